@@ -1,0 +1,41 @@
+# Needs Go, make and, for everything but build, root.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GO      ?= go
+
+.PHONY: build tools demo test lint fuzz bench clean tidy-check
+
+# A static binary: nothing in it needs cgo.
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/egress-ip ./plugins/egress-ip
+
+# cnitool and the reference plugins, at the versions in go.mod.
+tools:
+	CGO_ENABLED=0 $(GO) build -o bin/ tool
+
+demo: build tools
+	$(GO) run ./integration/demo
+
+# The tests compare with what nft and ip print, and run the bridge plugin's
+# masquerade by iptables and by nftables.
+TEST_COMMANDS = nft ip iptables conntrack
+
+test: lint build tools
+	@for c in $(TEST_COMMANDS); do command -v $$c >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack; fi
+	$(GO) test -timeout 30m ./...
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+# How long each parser is fuzzed for.
+FUZZTIME ?= 30s
+
+fuzz:
+	$(GO) test ./pkg/config -run '^$$' -fuzz FuzzConfig -fuzztime $(FUZZTIME)
+	$(GO) test ./pkg/config -run '^$$' -fuzz FuzzAnnotations -fuzztime $(FUZZTIME)
+
+clean:
+	rm -rf bin

@@ -1,0 +1,82 @@
+package config
+
+import (
+	"net/netip"
+	"path"
+)
+
+// Defaults of the keys that may be left out.
+const (
+	DefaultRulePriority = 6000
+	DefaultTableBase    = 1000
+	DefaultMarkMask     = 0x0f000000
+)
+
+// The addresses of Azure's IPv6 load balancer probes, see DESIGN section 1.
+var (
+	DefaultProbeSource     = netip.MustParseAddr("fe80::1234:5678:9abc")
+	DefaultProbeTranslated = netip.MustParseAddr("2603:1062:0:1:fe80:1234:5678:9abc")
+)
+
+// Config is the plugin's entry of a conflist.
+type Config struct {
+	CNIVersion   string
+	Network      string // the conflist's name
+	Links        []Link
+	ClusterCIDRs []netip.Prefix
+	RulePriority uint32
+	TableBase    uint32
+	MarkMask     uint32
+	Probe        Probe
+}
+
+// Link is an element of links: a link, or several by a glob, that may carry egress.
+type Link struct {
+	Pattern  string // empty: any link whose network holds the address
+	Gateways []netip.Addr
+	Allow    []Allow
+}
+
+// Matches reports whether the element speaks of the link with this name.
+func (l Link) Matches(name string) bool { return l.Pattern == "" || Glob(l.Pattern, name) }
+
+// Allow says which namespaces may use which addresses.
+type Allow struct {
+	Namespaces []string       // globs
+	Addresses  []netip.Prefix // empty: the link's own address
+}
+
+// MatchesNamespace reports whether the entry speaks of the namespace; an unknown
+// one, empty, is matched by "*" alone.
+func (a Allow) MatchesNamespace(namespace string) bool {
+	for _, pattern := range a.Namespaces {
+		if pattern == "*" || namespace != "" && Glob(pattern, namespace) {
+			return true
+		}
+	}
+	return false
+}
+
+// ProbeMode says when the probe table is to stand.
+type ProbeMode string
+
+// The modes, see DESIGN section 2.
+const (
+	ProbeAuto   ProbeMode = "auto"
+	ProbeAlways ProbeMode = "always"
+	ProbeNever  ProbeMode = "never"
+)
+
+// Probe is the key probeSNAT.
+type Probe struct {
+	Mode       ProbeMode
+	Links      []string // empty: the links with an IPv6 default route
+	Source     netip.Addr
+	Translated netip.Addr
+}
+
+// Glob reports whether name matches a pattern that Parse has let through.
+func Glob(pattern, name string) bool {
+	ok, err := path.Match(pattern, name)
+	return err == nil && ok
+}

@@ -1,0 +1,307 @@
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	kjson "sigs.k8s.io/json"
+)
+
+// wire is the JSON as a runtime writes it; the keys that are not ours stand in
+// the CNI specification, and libcni or the runtime puts them there.
+type wire struct {
+	CNIVersion   string                     `json:"cniVersion"`
+	Name         string                     `json:"name"`
+	Type         string                     `json:"type"`
+	Capabilities map[string]bool            `json:"capabilities"`
+	Runtime      map[string]json.RawMessage `json:"runtimeConfig"`
+	PrevResult   json.RawMessage            `json:"prevResult"`
+	Args         json.RawMessage            `json:"args"`
+	IPAM         json.RawMessage            `json:"ipam"`
+	DNS          json.RawMessage            `json:"dns"`
+
+	Links        []wireLink `json:"links"`
+	ClusterCIDRs []string   `json:"clusterCIDRs"`
+	RulePriority *int64     `json:"rulePriority"`
+	TableBase    *int64     `json:"tableBase"`
+	MarkMask     *string    `json:"markMask"`
+	ProbeSNAT    wireProbe  `json:"probeSNAT"`
+}
+
+type wireLink struct {
+	Name     *string     `json:"name"`
+	Gateways []string    `json:"gateways"`
+	Allow    []wireAllow `json:"allow"`
+}
+
+type wireAllow struct {
+	Namespaces []string `json:"namespaces"`
+	Addresses  []string `json:"addresses"`
+}
+
+type wireProbe struct {
+	Mode       *string  `json:"mode"`
+	Links      []string `json:"links"`
+	Source     *string  `json:"source"`
+	Translated *string  `json:"translated"`
+}
+
+// parse reads stdin into a Config, and hands back the rest for the request.
+// Errors name the key and the value.
+func parse(stdin []byte) (Config, wire, error) {
+	var w wire
+	if err := decode(stdin, &w); err != nil {
+		return Config{}, w, err
+	}
+	c := Config{
+		CNIVersion:   w.CNIVersion,
+		Network:      w.Name,
+		RulePriority: DefaultRulePriority,
+		TableBase:    DefaultTableBase,
+		MarkMask:     DefaultMarkMask,
+	}
+	var err error
+	for i, l := range w.Links {
+		link, err := parseLink(fmt.Sprintf("links[%d]", i), l)
+		if err != nil {
+			return Config{}, w, err
+		}
+		c.Links = append(c.Links, link)
+	}
+	for i, s := range w.ClusterCIDRs {
+		key := fmt.Sprintf("clusterCIDRs[%d]", i)
+		p, err := parsePrefix(key, s)
+		if err != nil {
+			return Config{}, w, err
+		}
+		if p.Bits() == 0 {
+			return Config{}, w, fmt.Errorf("%s: %q is every address, so nothing would leave by an egress link; name the cluster's networks", key, s)
+		}
+		c.ClusterCIDRs = append(c.ClusterCIDRs, p)
+	}
+	// Rule 0 is the kernel's lookup of local, 32766 that of main.
+	if c.RulePriority, err = parseNumber("rulePriority", w.RulePriority, c.RulePriority, 1, 32765); err != nil {
+		return Config{}, w, err
+	}
+	// Tables below 256 are the kernel's; the ifindex, up to 2^31-1, comes on top.
+	if c.TableBase, err = parseNumber("tableBase", w.TableBase, c.TableBase, 256, 1<<31-1); err != nil {
+		return Config{}, w, err
+	}
+	if w.MarkMask != nil {
+		if c.MarkMask, err = parseMask(*w.MarkMask); err != nil {
+			return Config{}, w, err
+		}
+	}
+	c.Probe, err = parseProbe(w.ProbeSNAT)
+	return c, w, err
+}
+
+// decode is strict: an unknown key, one in another case, and one that stands
+// twice are errors that name it with its path.
+func decode(stdin []byte, w *wire) error {
+	strict, err := kjson.UnmarshalStrict(stdin, w)
+	if err != nil {
+		return fmt.Errorf("network configuration: %w", err)
+	}
+	for _, e := range strict {
+		var field kjson.FieldError
+		if !errors.As(e, &field) {
+			return fmt.Errorf("network configuration: %w", e)
+		}
+		if key, unknown := strings.CutPrefix(e.Error(), "unknown field "); unknown {
+			if strings.HasPrefix(field.FieldPath(), "cni.dev/") {
+				continue
+			}
+			return fmt.Errorf("unknown key %s; the keys there are %s", key, knownKeys(field.FieldPath()))
+		}
+		return fmt.Errorf("network configuration: %w", e)
+	}
+	return nil
+}
+
+// knownKeys lists the keys that may stand where the one at path stands.
+func knownKeys(path string) string {
+	var of any = wire{}
+	switch {
+	case strings.Contains(path, ".allow["):
+		of = wireAllow{}
+	case strings.HasPrefix(path, "links["):
+		of = wireLink{}
+	case strings.HasPrefix(path, "probeSNAT."):
+		of = wireProbe{}
+	}
+	var keys []string
+	for field := range reflect.TypeOf(of).Fields() {
+		keys = append(keys, field.Tag.Get("json"))
+	}
+	return strings.Join(keys, ", ")
+}
+
+func parseLink(key string, l wireLink) (Link, error) {
+	link := Link{}
+	if l.Name != nil {
+		if *l.Name == "" {
+			return Link{}, fmt.Errorf("%s.name is empty; name a link or a glob, or leave the key out", key)
+		}
+		if err := checkGlob(key+".name", *l.Name); err != nil {
+			return Link{}, err
+		}
+		link.Pattern = *l.Name
+	}
+	seen := map[bool]string{}
+	for i, s := range l.Gateways {
+		key := fmt.Sprintf("%s.gateways[%d]", key, i)
+		a, err := parseAddr(key, s)
+		if err != nil {
+			return Link{}, err
+		}
+		if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a == limitedBroadcast {
+			return Link{}, fmt.Errorf("%s: %q is no next hop; name the router's address on the link", key, s)
+		}
+		if other, twice := seen[a.Is4()]; twice {
+			return Link{}, fmt.Errorf("%s: %q is the second of its family after %q; a link has one gateway a family", key, s, other)
+		}
+		seen[a.Is4()] = s
+		link.Gateways = append(link.Gateways, a)
+	}
+	for i, a := range l.Allow {
+		allow, err := parseAllow(fmt.Sprintf("%s.allow[%d]", key, i), a)
+		if err != nil {
+			return Link{}, err
+		}
+		link.Allow = append(link.Allow, allow)
+	}
+	return link, nil
+}
+
+func parseAllow(key string, a wireAllow) (Allow, error) {
+	if len(a.Namespaces) == 0 {
+		return Allow{}, fmt.Errorf("%s.namespaces is empty, so the entry allows nothing; list namespaces or globs, \"*\" is all", key)
+	}
+	if a.Addresses != nil && len(a.Addresses) == 0 {
+		return Allow{}, fmt.Errorf("%s.addresses is empty; list addresses, or leave the key out to allow the link's own", key)
+	}
+	allow := Allow{Namespaces: a.Namespaces}
+	for i, n := range a.Namespaces {
+		if err := checkGlob(fmt.Sprintf("%s.namespaces[%d]", key, i), n); err != nil {
+			return Allow{}, err
+		}
+	}
+	for i, s := range a.Addresses {
+		key := fmt.Sprintf("%s.addresses[%d]", key, i)
+		p, err := parsePrefix(key, s)
+		if err != nil {
+			return Allow{}, err
+		}
+		allow.Addresses = append(allow.Addresses, p)
+	}
+	return allow, nil
+}
+
+func parseProbe(w wireProbe) (Probe, error) {
+	p := Probe{Mode: ProbeAuto, Links: w.Links, Source: DefaultProbeSource, Translated: DefaultProbeTranslated}
+	if w.Mode != nil {
+		p.Mode = ProbeMode(*w.Mode)
+		if !slices.Contains([]ProbeMode{ProbeAuto, ProbeAlways, ProbeNever}, p.Mode) {
+			return Probe{}, fmt.Errorf("probeSNAT.mode: %q is none of auto, always, never", *w.Mode)
+		}
+	}
+	for i, name := range w.Links {
+		if !validLinkName(name) {
+			return Probe{}, fmt.Errorf("probeSNAT.links[%d]: %q is no name of a link (1 to 15 characters, no space, slash or wildcard)", i, name)
+		}
+	}
+	p.Links = slices.Compact(slices.Sorted(slices.Values(p.Links)))
+	var err error
+	if w.Source != nil {
+		if p.Source, err = parseAddr("probeSNAT.source", *w.Source); err != nil {
+			return Probe{}, err
+		}
+		if !p.Source.Is6() || !p.Source.IsLinkLocalUnicast() {
+			return Probe{}, fmt.Errorf("probeSNAT.source: %q is no IPv6 link-local address (fe80::/10); name the one that probes come from", *w.Source)
+		}
+	}
+	if w.Translated != nil {
+		if p.Translated, err = parseAddr("probeSNAT.translated", *w.Translated); err != nil {
+			return Probe{}, err
+		}
+		if !p.Translated.Is6() || !p.Translated.IsGlobalUnicast() {
+			return Probe{}, fmt.Errorf("probeSNAT.translated: %q is no global IPv6 address; pods see it as the source of probes", *w.Translated)
+		}
+	}
+	return p, nil
+}
+
+func parseNumber(key string, value *int64, without uint32, low, high int64) (uint32, error) {
+	if value == nil {
+		return without, nil
+	}
+	if *value < low || *value > high {
+		return 0, fmt.Errorf("%s: %d is not between %d and %d", key, *value, low, high)
+	}
+	return uint32(*value), nil
+}
+
+// parseMask wants one run of two bits or more, away from those that kube-proxy
+// takes (0x4000 and 0x8000): the highest value means "not ours", the others a link each.
+func parseMask(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 0, 32)
+	if err != nil {
+		return 0, fmt.Errorf("markMask: %q is no 32-bit number such as \"0x0f000000\"", s)
+	}
+	mask := uint32(n)
+	run := mask / max(mask&-mask, 1)
+	if run < 3 || run&(run+1) != 0 {
+		return 0, fmt.Errorf("markMask: %q must be one run of two bits or more, such as \"0x0f000000\"", s)
+	}
+	if mask&0xc000 != 0 {
+		return 0, fmt.Errorf("markMask: %q holds a bit of 0xc000, which are kube-proxy's; choose others", s)
+	}
+	return mask, nil
+}
+
+func checkGlob(key, pattern string) error {
+	if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+		return fmt.Errorf("%s: %q is no glob; * and ? stand for characters, [ab] for one of several", key, pattern)
+	}
+	return nil
+}
+
+// parsePrefix takes a network, or an address as a network of its own.
+func parsePrefix(key, s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		a, addrErr := netip.ParseAddr(s)
+		if addrErr != nil || a.Zone() != "" || a.Is4In6() {
+			return netip.Prefix{}, fmt.Errorf("%s: %q is neither a network such as 192.168.124.96/28 nor an address", key, s)
+		}
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	if p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%s: %q is an IPv4 network in IPv6 form; write it as IPv4", key, s)
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("%s: %q has bits behind its length; did you mean %s?", key, s, p.Masked())
+	}
+	return p, nil
+}
+
+func parseAddr(key, s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" || a.Is4In6() {
+		return netip.Addr{}, fmt.Errorf("%s: %q is no IPv4 or IPv6 address", key, s)
+	}
+	return a, nil
+}
+
+// validLinkName follows the kernel's dev_valid_name, and leaves globs out.
+func validLinkName(name string) bool {
+	return name != "" && len(name) <= 15 && name != "." && name != ".." && !strings.ContainsAny(name, "/: \t\n\v\f\r*?[\\")
+}

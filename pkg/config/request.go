@@ -1,0 +1,286 @@
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
+)
+
+// The names that a user writes, and the key under which they arrive.
+const (
+	annotationPrefix  = "egress-ip.cni/"
+	AddressAnnotation = annotationPrefix + "address"
+	LinkAnnotation    = annotationPrefix + "link"
+
+	annotationsCapability = "io.kubernetes.cri.pod-annotations"
+)
+
+var limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// Request is what a pod asks for.
+type Request struct {
+	ContainerID  string
+	IfName       string
+	PodNamespace string // empty where the runtime names none
+	PodName      string
+
+	PodAddresses []netip.Addr // from prevResult
+
+	// Addresses are the egress addresses that the annotation names, one a family
+	// at the most; Link is the annotation of that name. Both empty: no annotation.
+	Addresses []netip.Addr
+	Link      string
+
+	// PrevResult is what the plugins before have made; ADD hands it on.
+	PrevResult types.Result
+}
+
+// Annotated reports whether the pod asks for anything.
+func (r Request) Annotated() bool { return len(r.Addresses) > 0 || r.Link != "" }
+
+// AnnotationError is an annotation that cannot be honoured.
+type AnnotationError struct {
+	Annotation string // the whole key
+	Value      string
+	Problem    string // what is wrong and what to do
+}
+
+func (e *AnnotationError) Error() string {
+	return fmt.Sprintf("annotation %s: %q: %s", e.Annotation, e.Value, e.Problem)
+}
+
+// AddressError is what stands against one address of the address annotation.
+func (r Request) AddressError(problem string) error {
+	var values []string
+	for _, a := range r.Addresses {
+		values = append(values, a.String())
+	}
+	return &AnnotationError{AddressAnnotation, strings.Join(values, ","), problem}
+}
+
+// LinkError is what stands against the link annotation.
+func (r Request) LinkError(problem string) error {
+	return &AnnotationError{LinkAnnotation, r.Link, problem}
+}
+
+// InvalidError is what is wrong with anything but an annotation; it names the
+// key or the variable, and the value.
+type InvalidError struct{ err error }
+
+func (e *InvalidError) Error() string { return e.err.Error() }
+func (e *InvalidError) Unwrap() error { return e.err }
+
+// Parse reads what ADD and CHECK get. Errors are an [AnnotationError] or an
+// [InvalidError].
+func Parse(args *skel.CmdArgs) (Config, Request, error) {
+	c, w, err := parse(args.StdinData)
+	if err != nil {
+		return Config{}, Request{}, &InvalidError{err}
+	}
+	r := Request{ContainerID: args.ContainerID, IfName: args.IfName}
+	if r.PodNamespace, r.PodName, err = pod(args.Args); err != nil {
+		return Config{}, Request{}, &InvalidError{err}
+	}
+	if err := r.parsePrevResult(w); err != nil {
+		return Config{}, Request{}, &InvalidError{err}
+	}
+	annotations, err := annotationsOf(w)
+	if err != nil {
+		return Config{}, Request{}, &InvalidError{err}
+	}
+	return c, r, r.parseAnnotations(annotations)
+}
+
+// Validate reports what is wrong with a configuration, whatever else stdin holds.
+func Validate(stdin []byte) error {
+	if _, _, err := parse(stdin); err != nil {
+		return &InvalidError{err}
+	}
+	return nil
+}
+
+// MissesCapability reports whether links are configured but the runtime is not
+// asked for annotations, so that every pod would pass as a plain one.
+func MissesCapability(stdin []byte) bool {
+	var w struct {
+		Links        []json.RawMessage `json:"links"`
+		Capabilities map[string]any    `json:"capabilities"`
+	}
+	return json.Unmarshal(stdin, &w) == nil && len(w.Links) > 0 && w.Capabilities[annotationsCapability] != true
+}
+
+// pod reads CNI_ARGS, whose pairs come in any order and beside others.
+func pod(cniArgs string) (namespace, name string, err error) {
+	var known struct {
+		types.CommonArgs
+		K8S_POD_NAMESPACE types.UnmarshallableString //nolint:revive // the name is the key
+		K8S_POD_NAME      types.UnmarshallableString
+	}
+	if cniArgs == "" {
+		return "", "", nil
+	}
+	// Keys of others are none of our business, whether or not the runtime says so.
+	if err := types.LoadArgs("IgnoreUnknown=1;"+cniArgs, &known); err != nil {
+		return "", "", fmt.Errorf("CNI_ARGS %q: %w", cniArgs, err)
+	}
+	return string(known.K8S_POD_NAMESPACE), string(known.K8S_POD_NAME), nil
+}
+
+func (r *Request) parsePrevResult(w wire) error {
+	if len(w.PrevResult) == 0 || string(w.PrevResult) == "null" {
+		return errors.New("no prevResult: egress-ip stands behind the plugin that gives the pod its addresses; put it last in the conflist's plugins")
+	}
+	result, err := create.Create(w.CNIVersion, w.PrevResult)
+	if err != nil {
+		return fmt.Errorf("prevResult: %w", err)
+	}
+	current, err := types100.NewResultFromResult(result)
+	if err != nil {
+		return fmt.Errorf("prevResult: %w", err)
+	}
+	r.PrevResult = result
+	for i, ip := range current.IPs {
+		if ip.Interface != nil {
+			at := *ip.Interface
+			if at < 0 || at >= len(current.Interfaces) {
+				return fmt.Errorf("prevResult: ips[%d] names interface %d, but there are %d", i, at, len(current.Interfaces))
+			}
+			if current.Interfaces[at].Sandbox == "" {
+				continue // the node's end
+			}
+		}
+		a, ok := netip.AddrFromSlice(ip.Address.IP)
+		if !ok {
+			return fmt.Errorf("prevResult: ips[%d] has no address", i)
+		}
+		a = a.Unmap()
+		if a.IsUnspecified() || a.IsLinkLocalUnicast() || a.IsMulticast() || slices.Contains(r.PodAddresses, a) {
+			continue
+		}
+		r.PodAddresses = append(r.PodAddresses, a)
+	}
+	return nil
+}
+
+func annotationsOf(w wire) (map[string]string, error) {
+	raw, ok := w.Runtime[annotationsCapability]
+	if !ok {
+		return nil, nil
+	}
+	var annotations map[string]string
+	if err := json.Unmarshal(raw, &annotations); err != nil {
+		return nil, fmt.Errorf("runtimeConfig[%q] is no map of strings: %w", annotationsCapability, err)
+	}
+	return annotations, nil
+}
+
+func (r *Request) parseAnnotations(annotations map[string]string) error {
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		if !strings.HasPrefix(key, annotationPrefix) {
+			continue
+		}
+		value := annotations[key]
+		var err error
+		switch key {
+		case AddressAnnotation:
+			r.Addresses, err = parseAddresses(value)
+		case LinkAnnotation:
+			r.Link = value
+			if value == "" || checkGlob(key, value) != nil {
+				err = errors.New("is no name of a link; name one of the node's, or remove the annotation")
+			}
+		default:
+			err = fmt.Errorf("is not known; egress-ip reads %s and %s", AddressAnnotation, LinkAnnotation)
+		}
+		if err != nil {
+			return &AnnotationError{key, value, err.Error()}
+		}
+	}
+	if !r.Annotated() {
+		return nil
+	}
+	if len(r.PodAddresses) == 0 {
+		return r.anyError("prevResult has no address of the pod, so there is nothing to translate; egress-ip must stand behind the plugin that gives pods their addresses")
+	}
+	if len(r.Addresses) > 0 && !slices.ContainsFunc(r.Addresses, r.hasFamilyOf) {
+		return r.AddressError(fmt.Sprintf("the pod has no address of that family, only %s; name an egress address of a family that it has", join(r.PodAddresses)))
+	}
+	return nil
+}
+
+func (r Request) hasFamilyOf(a netip.Addr) bool {
+	return slices.ContainsFunc(r.PodAddresses, func(p netip.Addr) bool { return p.Is4() == a.Is4() })
+}
+
+// anyError blames the annotation that is there, the address before the link.
+func (r Request) anyError(problem string) error {
+	if len(r.Addresses) > 0 {
+		return r.AddressError(problem)
+	}
+	return r.LinkError(problem)
+}
+
+func parseAddresses(value string) ([]netip.Addr, error) {
+	var addresses []netip.Addr
+	for s := range strings.SplitSeq(value, ",") {
+		s = strings.TrimSpace(s)
+		if s == "" {
+			return nil, errors.New("is empty or has an empty element; write one address a family, comma-separated")
+		}
+		if strings.Contains(s, "/") {
+			return nil, fmt.Errorf("%q has a prefix length; write the address alone", s)
+		}
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is no IP address", s)
+		}
+		if problem := unusable(a); problem != "" {
+			return nil, fmt.Errorf("%s %s; name a unicast address of the link's network", s, problem)
+		}
+		for _, other := range addresses {
+			if other.Is4() == a.Is4() {
+				return nil, fmt.Errorf("%s and %s are of one family; a pod has one egress address a family", other, a)
+			}
+		}
+		addresses = append(addresses, a)
+	}
+	return addresses, nil
+}
+
+// unusable says why an address can never be a pod's source, whatever the link.
+func unusable(a netip.Addr) string {
+	switch {
+	case a.Zone() != "":
+		return "has a zone"
+	case a.Is4In6():
+		return "is an IPv4 address in IPv6 form"
+	case a.IsUnspecified():
+		return "is the unspecified address"
+	case a.IsLoopback():
+		return "is a loopback address"
+	case a.IsMulticast():
+		return "is a multicast address"
+	case a.IsLinkLocalUnicast():
+		return "is a link-local address"
+	case a == limitedBroadcast:
+		return "is the broadcast address"
+	}
+	return ""
+}
+
+func join(addresses []netip.Addr) string {
+	var s []string
+	for _, a := range addresses {
+		s = append(s, a.String())
+	}
+	return strings.Join(s, " and ")
+}

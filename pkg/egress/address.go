@@ -1,0 +1,17 @@
+package egress
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Address is an egress address that egress-ip has put on a link, as /32 or /128.
+type Address struct {
+	Link    int // ifindex
+	Address netip.Addr
+}
+
+// String gives the address as `ip address` prints it, with the link behind.
+func (a Address) String() string {
+	return fmt.Sprintf("%s on if%d", Host(a.Address), a.Link)
+}

@@ -1,0 +1,71 @@
+package egress
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Owner names an attachment as CNI does: a container and its interface.
+type Owner struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifName"`
+}
+
+// Attachment is one annotated pod: what is recorded, and all that DEL needs.
+type Attachment struct {
+	Owner
+	Network      string         `json:"network"`      // the conflist's name: a GC speaks for one network
+	PodNamespace string         `json:"podNamespace"` // empty where the runtime names none
+	PodName      string         `json:"podName"`
+	Since        time.Time      `json:"since"` // of the first ADD
+	RulePriority uint32         `json:"rulePriority"`
+	ClusterCIDRs []netip.Prefix `json:"clusterCIDRs,omitempty"` // as configured, both families
+	Flows        []Flow         `json:"flows"`
+}
+
+// Flow is one pod address and where it leaves.
+type Flow struct {
+	Pod     netip.Addr `json:"pod"`
+	Address netip.Addr `json:"address"` // the egress address
+	Link    string     `json:"link"`
+	Index   int        `json:"ifindex"`
+	Table   uint32     `json:"table"`
+	Gateway netip.Addr `json:"gateway"` // as configured; zero: none for this family
+	// OwnsAddress: the address was on no link before egress-ip put it there.
+	// Every attachment that shares the address says the same.
+	OwnsAddress bool `json:"ownsAddress"`
+}
+
+// Family returns the family of the pod and the egress address.
+func (f Flow) Family() Family { return FamilyOf(f.Pod) }
+
+// Rule returns the source rule of the flow.
+func (a Attachment) Rule(f Flow) Rule {
+	return Rule{Priority: a.RulePriority, From: f.Pod, Table: f.Table}
+}
+
+// maxComment is how long nft lets a comment be (NFTNL_UDATA_COMMENT_MAXLEN).
+const maxComment = 128
+
+// SNAT returns the translation of the flow.
+func (a Attachment) SNAT(f Flow) SNAT {
+	return SNAT{Pod: f.Pod, Link: f.Link, Address: f.Address, Owner: a.ContainerID[:min(len(a.ContainerID), maxComment)]}
+}
+
+// PodThrow returns the route that sends packets for the pod itself, once they
+// look into the link's table, on to main, where the way to the pod is.
+func (f Flow) PodThrow() Route { return throw(f.Table, Host(f.Pod)) }
+
+// HostAddress returns the egress address as it stands on the link.
+func (f Flow) HostAddress() Address { return Address{Link: f.Index, Address: f.Address} }
+
+// TableSpec returns what the flow says about its link's table.
+func (a Attachment) TableSpec(f Flow) TableSpec {
+	spec := TableSpec{Table: f.Table, Link: f.Link, Index: f.Index, Family: f.Family(), Gateway: f.Gateway}
+	for _, c := range a.ClusterCIDRs {
+		if FamilyOf(c.Addr()) == f.Family() {
+			spec.Cluster = append(spec.Cluster, c)
+		}
+	}
+	return spec
+}

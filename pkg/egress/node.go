@@ -1,0 +1,52 @@
+package egress
+
+import "net/netip"
+
+// Node is what the kernel says of the links that a request may mean, and
+// of every address that stands on the node.
+type Node struct {
+	Links     []Link
+	Addresses []LinkAddress
+}
+
+// Link is a network interface of the node.
+type Link struct {
+	Name    string
+	Index   int
+	Up      bool   // administratively
+	Carrier bool   // and able to send
+	Table   uint32 // where its routes are: main, or the table of the VRF that it is a slave of
+}
+
+// LinkAddress is an address that stands on a link.
+type LinkAddress struct {
+	Index int // of the link
+	// Network holds the address and the length of the link's network.
+	Network netip.Prefix
+	// Ordinary: global, not deprecated, tentative, temporary or secondary: fit
+	// to be what `link alone` leaves with.
+	Ordinary bool
+	// Ours: egress-ip put it there, so it is not the link's own.
+	Ours bool
+}
+
+// MainTable is the kernel's RT_TABLE_MAIN.
+const MainTable = 254
+
+func (n Node) link(index int) (Link, bool) {
+	for _, l := range n.Links {
+		if l.Index == index {
+			return l, true
+		}
+	}
+	return Link{}, false
+}
+
+func (n Node) linkNamed(name string) (Link, bool) {
+	for _, l := range n.Links {
+		if l.Name == name {
+			return l, true
+		}
+	}
+	return Link{}, false
+}

@@ -1,0 +1,85 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// From linux/netfilter/nfnetlink_conntrack.h; the library has no filter.
+const (
+	ctaTupleOrig        = 1
+	ctaTupleReply       = 2
+	ctaFilter           = 25
+	ctaTupleIP          = 1
+	ctaIPv4Src          = 1
+	ctaIPv6Src          = 3
+	ctaFilterOrigFlags  = 1
+	ctaFilterReplyFlags = 2
+	// filterIPSrc is CTA_FILTER_F_CTA_IP_SRC (net/netfilter/nf_conntrack_netlink.c).
+	filterIPSrc = 1
+)
+
+// DeleteConntrack drops the connections that a pod address has opened, and those
+// opened to it, whatever address they were sent to. No others.
+func (k *Kernel) DeleteConntrack(pod netip.Addr) error {
+	if k.ct == nil {
+		ct, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return fmt.Errorf("open a conntrack socket: %w", err)
+		}
+		k.ct = ct
+	}
+	for _, tuple := range []int{ctaTupleOrig, ctaTupleReply} {
+		if err := k.deleteConntrack(pod, tuple); err != nil {
+			return fmt.Errorf("delete the connections of %s: %w", pod, err)
+		}
+	}
+	return nil
+}
+
+// deleteConntrack lets the kernel find and delete in one request (Linux 6.8).
+// Before that the kernel can only find (5.8), and before that not even so.
+func (k *Kernel) deleteConntrack(pod netip.Addr, tuple int) error {
+	_, err := conntrackRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, pod, tuple).Execute(unix.NETLINK_NETFILTER, 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	filter := &netlink.ConntrackFilter{}
+	of := netlink.ConntrackFilterType(netlink.ConntrackOrigSrcIP)
+	if tuple == ctaTupleReply {
+		of = netlink.ConntrackReplySrcIP
+	}
+	if err := filter.AddIP(of, pod.AsSlice()); err != nil {
+		return err
+	}
+	_, err = k.ct.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(familyOf(pod)), filter)
+	return err
+}
+
+// conntrackRequest names the entries whose tuple has the pod as its source.
+func conntrackRequest(message, flags int, pod netip.Addr, tuple int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(netlink.ConntrackTable<<8|message, flags)
+	// Version 1: the kernel heeds the family (it does not with 0).
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(familyOf(pod)), Version: 1})
+	src, flagsOf := ctaIPv4Src, ctaFilterOrigFlags
+	if egress.FamilyOf(pod) == egress.IPv6 {
+		src = ctaIPv6Src
+	}
+	if tuple == ctaTupleReply {
+		flagsOf = ctaFilterReplyFlags
+	}
+	t := nl.NewRtAttr(unix.NLA_F_NESTED|tuple, nil)
+	t.AddRtAttr(unix.NLA_F_NESTED|ctaTupleIP, nil).AddRtAttr(src, pod.AsSlice())
+	req.AddData(t)
+	f := nl.NewRtAttr(unix.NLA_F_NESTED|ctaFilter, nil)
+	f.AddRtAttr(flagsOf, binary.NativeEndian.AppendUint32(nil, filterIPSrc))
+	req.AddData(f)
+	return req
+}

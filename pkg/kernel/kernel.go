@@ -1,0 +1,64 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Kernel holds the sockets to one network namespace.
+type Kernel struct {
+	rt  *netlink.Handle
+	nft *nftables.Conn
+	ct  *netlink.Handle // opened on first use, see conntrack.go
+}
+
+// Open connects to the network namespace of the calling thread.
+func Open() (*Kernel, error) {
+	rt, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open an rtnetlink socket: %w", err)
+	}
+	// With strict checks the kernel filters dumps by table, link and type
+	// itself; a node may have 100,000 routes.
+	if err := rt.SetStrictCheck(true); err != nil {
+		rt.Close()
+		return nil, fmt.Errorf("ask rtnetlink for strict checks: %w", err)
+	}
+	nft, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		rt.Close()
+		return nil, fmt.Errorf("open an nf_tables socket: %w", err)
+	}
+	return &Kernel{rt: rt, nft: nft}, nil
+}
+
+// Close gives the sockets back.
+func (k *Kernel) Close() {
+	k.rt.Close()
+	_ = k.nft.CloseLasting() // nothing is left to lose
+	if k.ct != nil {
+		k.ct.Close()
+	}
+}
+
+// dump repeats a dump that a concurrent change has made inconsistent.
+func dump[T any](list func() ([]T, error)) ([]T, error) {
+	const tries = 16
+	for range tries - 1 {
+		if all, err := list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+	return list()
+}
+
+// gone reports whether an error says that the object, or what it hangs on, is
+// not there, so that a delete has nothing left to do.
+func gone(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) ||
+		errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EADDRNOTAVAIL)
+}

@@ -1,0 +1,166 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+var probeTable = &nftables.Table{Family: nftables.TableFamilyIPv6, Name: "egress_ip_probe"}
+
+// foreignProbeTable is what Azure's own agents put up for the same purpose.
+const foreignProbeTable = "azureSLBProbe"
+
+var (
+	probePrerouting = &nftables.Chain{
+		Table: probeTable, Name: "prerouting", Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+	}
+	probePostrouting = &nftables.Chain{
+		Table: probeTable, Name: "postrouting", Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityRaw,
+	}
+)
+
+// neighbourDiscovery are the ICMPv6 types that must keep the router's link-local
+// source (RFC 4861): router advert, neighbour solicit, neighbour advert, redirect.
+var neighbourDiscovery = []byte{134, 135, 136, 137}
+
+// probePreroutingRules returns the rules for packets that come in.
+func probePreroutingRules(p egress.Probe) [][]expr.Any {
+	rules := [][]expr.Any{
+		// ip6 saddr != fe80::1234:5678:9abc return
+		{ip6Source(), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: p.Source.AsSlice()}, verdict(expr.VerdictReturn)},
+		// ip6 daddr & ff00:: == ff00:: return
+		//
+		// A probe goes to one address. What the router says to all (adverts, MLD
+		// queries) counts only from its link-local address.
+		{
+			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 1},
+			equals([]byte{0xff}),
+			verdict(expr.VerdictReturn),
+		},
+	}
+	for _, icmpv6Type := range neighbourDiscovery {
+		// icmpv6 type nd-router-advert return
+		//
+		// The router has the same link-local address. With a translated source its
+		// adverts no longer count, and the default route times out after 9000 s.
+		rules = append(rules, []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
+			equals([]byte{unix.IPPROTO_ICMPV6}),
+			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+			equals([]byte{icmpv6Type}),
+			verdict(expr.VerdictReturn),
+		})
+	}
+	for _, link := range p.Links {
+		// iifname "eth0" ip6 saddr set 2603:1062:0:1:fe80:1234:5678:9abc
+		rules = append(rules, slices.Concat(
+			[]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, equals(ifNameKey(link))},
+			writeIP6(8, p.Translated)))
+	}
+	return rules
+}
+
+// probePostroutingRules returns the rules for packets that go out.
+func probePostroutingRules(p egress.Probe) [][]expr.Any {
+	var rules [][]expr.Any
+	for _, link := range p.Links {
+		rules = append(rules,
+			// oifname "eth0" ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc ip6 daddr set fe80::1234:5678:9abc
+			slices.Concat(
+				[]expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg1}, equals(ifNameKey(link)), ip6Dest(), equals(p.Translated.AsSlice())},
+				writeIP6(24, p.Source)))
+	}
+	return rules
+}
+
+// writeIP6 overwrites an address of the IPv6 header. Without the pseudo-header
+// flag the checksum of every TCP and UDP packet is wrong, and the packet dropped.
+func writeIP6(offset uint32, a netip.Addr) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: reg1, Data: a.AsSlice()},
+		&expr.Payload{
+			OperationType: expr.PayloadWrite, SourceRegister: reg1,
+			Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 16,
+			CsumFlags: unix.NFT_PAYLOAD_L4CSUM_PSEUDOHDR,
+		},
+	}
+}
+
+// Probe reads the probe table back. Right is false where the rules are not
+// exactly what egress-ip makes of the returned value.
+func (k *Kernel) Probe() (p egress.Probe, right bool, err error) {
+	pre, err := k.rulesOf(probeTable, probePrerouting.Name)
+	if err != nil {
+		return egress.Probe{}, false, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, err)
+	}
+	post, err := k.rulesOf(probeTable, probePostrouting.Name)
+	if err != nil {
+		return egress.Probe{}, false, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, err)
+	}
+	p = probeOf(post)
+	if len(pre)+len(post) == 0 {
+		return egress.Probe{}, true, nil
+	}
+	right = sameRules(probePreroutingRules(p), pre, probeTable.Family) &&
+		sameRules(probePostroutingRules(p), post, probeTable.Family)
+	return p, right, nil
+}
+
+// probeOf reads the rules of postrouting, which hold all of the value, as far as
+// they look like ours.
+func probeOf(post []*nftables.Rule) egress.Probe {
+	var p egress.Probe
+	for _, rule := range post {
+		if len(rule.Exprs) < 5 {
+			continue
+		}
+		name, ok1 := rule.Exprs[1].(*expr.Cmp)
+		translated, ok2 := rule.Exprs[3].(*expr.Cmp)
+		source, ok3 := rule.Exprs[4].(*expr.Immediate)
+		if ok1 && ok2 && ok3 {
+			p.Links = append(p.Links, strings.TrimRight(string(name.Data), "\x00"))
+			p.Source, _ = netip.AddrFromSlice(source.Data)
+			p.Translated, _ = netip.AddrFromSlice(translated.Data)
+		}
+	}
+	return p
+}
+
+// SetProbe makes the probe table this one, in one transaction; a Probe that does
+// not stand removes it.
+func (k *Kernel) SetProbe(p egress.Probe) error {
+	// Adding what is there is no error, so that what is deleted is there.
+	k.nft.AddTable(probeTable)
+	k.nft.DelTable(probeTable)
+	if p.Stands() {
+		k.nft.AddTable(probeTable)
+		k.setRules(k.nft.AddChain(probePrerouting), probePreroutingRules(p))
+		k.setRules(k.nft.AddChain(probePostrouting), probePostroutingRules(p))
+	}
+	if err := k.nft.Flush(); err != nil {
+		return fmt.Errorf("write table ip6 %s: %w", probeTable.Name, err)
+	}
+	return nil
+}
+
+// HasForeignProbe reports whether somebody else's probe table stands.
+func (k *Kernel) HasForeignProbe() (bool, error) {
+	_, err := k.nft.ListTableOfFamily(foreignProbeTable, nftables.TableFamilyIPv6)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read table ip6 %s: %w", foreignProbeTable, err)
+	}
+	return true, nil
+}

@@ -1,0 +1,220 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// LinkRoutes returns the unicast routes of a table that use a link; of a
+// multipath route also the hops by other links. The kernel filters.
+func (k *Kernel) LinkRoutes(f egress.Family, table uint32, link int) ([]egress.Route, error) {
+	return k.routes(f, &netlink.Route{Table: int(table), LinkIndex: link, Type: unix.RTN_UNICAST}, anyProtocol)
+}
+
+// AllRoutes returns every route of a table.
+func (k *Kernel) AllRoutes(f egress.Family, table uint32) ([]egress.Route, error) {
+	return k.routes(f, &netlink.Route{Table: int(table)}, anyProtocol)
+}
+
+// OurRoutes returns the routes of a link's table that egress-ip put there, of
+// one type, or, with type 0, of all.
+func (k *Kernel) OurRoutes(f egress.Family, table uint32, of egress.RouteType) ([]egress.Route, error) {
+	return k.routes(f, &netlink.Route{Table: int(table), Type: int(of)}, unix.RTPROT_KERNEL)
+}
+
+const anyProtocol = unix.RTPROT_UNSPEC
+
+func (k *Kernel) routes(f egress.Family, filter *netlink.Route, protocol netlink.RouteProtocol) ([]egress.Route, error) {
+	all, err := dump(func() ([]netlink.Route, error) {
+		// The library looks at the table alone; the kernel, strict, at all of it.
+		return k.rt.RouteListFiltered(family(f), filter, netlink.RT_FILTER_TABLE)
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil // no such table
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s routes of table %d: %w", f, filter.Table, err)
+	}
+	var routes []egress.Route
+	seen := map[egress.RouteKey]bool{}
+	for _, r := range all {
+		if protocol != anyProtocol && r.Protocol != protocol {
+			continue
+		}
+		hops := toRoutes(r)
+		// Several IPv4 routes may share a key (ip route append): the first counts.
+		if len(hops) == 0 || seen[hops[0].Key()] {
+			continue
+		}
+		seen[hops[0].Key()] = true
+		routes = append(routes, hops...)
+	}
+	return routes, nil
+}
+
+// toRoutes returns the hops of a route. Those that a route of ours cannot say
+// again (an encapsulation) are left out.
+func toRoutes(r netlink.Route) []egress.Route {
+	dst, ok := toPrefix(r.Dst)
+	if !ok {
+		return nil
+	}
+	route := egress.Route{
+		Table: uint32(r.Table), Dst: dst, TOS: uint8(r.Tos), Metric: uint32(r.Priority),
+		Type: egress.RouteType(r.Type), Weight: 1, MTU: uint32(r.MTU), MTULock: r.MTULock,
+	}
+	if route.Type != egress.Unicast {
+		return []egress.Route{route} // IPv6 hangs those on lo
+	}
+	if len(r.MultiPath) == 0 {
+		if r.Encap != nil {
+			return nil
+		}
+		route.Link, route.NextHop, route.OnLink = r.LinkIndex, nextHop(r.Gw, r.Via), r.Flags&unix.RTNH_F_ONLINK != 0
+		return []egress.Route{route}
+	}
+	var hops []egress.Route
+	for _, hop := range r.MultiPath {
+		if hop.Encap != nil {
+			continue
+		}
+		route.Link, route.NextHop, route.OnLink = hop.LinkIndex, nextHop(hop.Gw, hop.Via), hop.Flags&unix.RTNH_F_ONLINK != 0
+		route.Weight = uint8(hop.Hops + 1)
+		hops = append(hops, route)
+	}
+	return hops
+}
+
+// nextHop also knows the IPv6 next hop of an IPv4 route (RTA_VIA).
+func nextHop(gw net.IP, via netlink.Destination) netip.Addr {
+	if v, ok := via.(*netlink.Via); ok {
+		gw = v.Addr
+	}
+	a, _ := netip.AddrFromSlice(gw)
+	return a.Unmap()
+}
+
+// fromRoutes is toRoutes the other way; all hops have one key.
+func fromRoutes(hops []egress.Route) *netlink.Route {
+	first := hops[0]
+	r := &netlink.Route{
+		Table: int(first.Table), Dst: fromPrefix(first.Dst), Tos: int(first.TOS), Priority: int(first.Metric),
+		Type: int(first.Type), MTU: int(first.MTU), MTULock: first.MTULock,
+		Protocol: unix.RTPROT_KERNEL,
+	}
+	if first.Type != egress.Unicast {
+		return r
+	}
+	if first.Family() == egress.IPv4 && !first.NextHop.IsValid() {
+		// Or the kernel takes it for one with a next hop when it looks one up.
+		r.Scope = unix.RT_SCOPE_LINK
+	}
+	if len(hops) == 1 {
+		r.LinkIndex = first.Link
+		r.Gw, r.Via = gateway(first)
+		if first.OnLink {
+			r.Flags = unix.RTNH_F_ONLINK
+		}
+		return r
+	}
+	for _, h := range hops {
+		hop := &netlink.NexthopInfo{LinkIndex: h.Link, Hops: int(h.Weight) - 1}
+		hop.Gw, hop.Via = gateway(h)
+		if h.OnLink {
+			hop.Flags = unix.RTNH_F_ONLINK
+		}
+		r.MultiPath = append(r.MultiPath, hop)
+	}
+	return r
+}
+
+func gateway(r egress.Route) (net.IP, netlink.Destination) {
+	switch {
+	case !r.NextHop.IsValid():
+		return nil, nil
+	case r.NextHop.Is6() && r.Family() == egress.IPv4:
+		return nil, &netlink.Via{AddrFamily: unix.AF_INET6, Addr: r.NextHop.AsSlice()}
+	}
+	return r.NextHop.AsSlice(), nil
+}
+
+// SetRoutes turns have into want: what is new or changed is written in want's
+// order, and what is no longer wanted is deleted after that.
+func (k *Kernel) SetRoutes(want, have []egress.Route) error {
+	old := hopsByKey(have)
+	wanted := hopsByKey(want)
+	for _, r := range want {
+		hops := wanted[r.Key()]
+		if hops[0] != r || sameHops(hops, old[r.Key()]) {
+			continue
+		}
+		if len(old[r.Key()]) > 0 {
+			if err := k.replaceRoute(hops, old[r.Key()]); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := k.AddRoute(hops...); err != nil {
+			return err
+		}
+	}
+	for _, r := range have {
+		if _, keep := wanted[r.Key()]; keep || old[r.Key()][0] != r {
+			continue
+		}
+		if err := k.DeleteRoute(old[r.Key()]...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AddRoute adds the hops of one route.
+func (k *Kernel) AddRoute(hops ...egress.Route) error {
+	if err := k.rt.RouteAdd(fromRoutes(hops)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add route %s: %w", hops[0], err)
+	}
+	return nil
+}
+
+// replaceRoute changes a route in place. IPv6 replaces only like by like (a
+// multipath, or a throw, stays beside the new route), so there the old goes first:
+// for that moment the table's closing route holds.
+func (k *Kernel) replaceRoute(hops, old []egress.Route) error {
+	if hops[0].Family() == egress.IPv6 {
+		if err := k.DeleteRoute(old...); err != nil {
+			return err
+		}
+		return k.AddRoute(hops...)
+	}
+	if err := k.rt.RouteReplace(fromRoutes(hops)); err != nil {
+		return fmt.Errorf("replace route %s: %w", hops[0], err)
+	}
+	return nil
+}
+
+// DeleteRoute deletes the route with these hops.
+func (k *Kernel) DeleteRoute(hops ...egress.Route) error {
+	if err := k.rt.RouteDel(fromRoutes(hops)); err != nil && !gone(err) {
+		return fmt.Errorf("delete route %s: %w", hops[0], err)
+	}
+	return nil
+}
+
+func hopsByKey(routes []egress.Route) map[egress.RouteKey][]egress.Route {
+	byKey := make(map[egress.RouteKey][]egress.Route, len(routes))
+	for _, r := range routes {
+		byKey[r.Key()] = append(byKey[r.Key()], r)
+	}
+	return byKey
+}
+
+func sameHops(a, b []egress.Route) bool {
+	return len(a) == len(b) && len(egress.Missing(a, b)) == 0
+}

@@ -1,0 +1,116 @@
+package nettest
+
+import (
+	"errors"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// captureBuffer is the room for packets between two looks, in bytes: some ten thousand small packets.
+const captureBuffer = 16 << 20
+
+// Capture records the packets of one link.
+//
+// The socket's buffer keeps them until someone looks, so there is no goroutine, and a packet that has passed the link
+// before a look is always in it. Packets lost because nobody looked for too long fail the test.
+type Capture struct {
+	t       T
+	mu      sync.Mutex
+	fd      int // -1 when stopped
+	packets []Packet
+}
+
+// Capture records every ARP, IPv4 and IPv6 packet that passes the link from now on, until Stop or Cleanup.
+func (n *Namespace) Capture(t T, link string) *Capture {
+	t.Helper()
+	index := n.Index(t, link)
+	c := &Capture{t: t, fd: -1}
+	err := n.inside(func() (err error) {
+		// No protocol before bind: it would start with the packets of all links.
+		c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		return err
+	})
+	t.Cleanup(c.Stop)
+	if err == nil {
+		err = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, captureBuffer)
+	}
+	if err == nil {
+		err = unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: swap(unix.ETH_P_ALL), Ifindex: index})
+	}
+	if err != nil {
+		t.Fatalf("capture on %s of %s: %v", link, n.name, err)
+	}
+	return c
+}
+
+// Packets that passed so far, in the order in which they did.
+func (c *Capture) Packets() []Packet {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drain()
+	return slices.Clone(c.packets)
+}
+
+// Count is the number of packets so far that match.
+func (c *Capture) Count(match func(Packet) bool) int {
+	c.t.Helper()
+	count := 0
+	for _, p := range c.Packets() {
+		if match(p) {
+			count++
+		}
+	}
+	return count
+}
+
+// Reset forgets the packets so far.
+func (c *Capture) Reset() {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drain()
+	c.packets = nil
+}
+
+// Stop ends the recording; Packets and Count still answer. To stop twice is harmless.
+func (c *Capture) Stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 {
+		return
+	}
+	c.drain()
+	unix.Close(c.fd)
+	c.fd = -1
+}
+
+// drain moves what the socket holds to packets. The caller holds mu.
+func (c *Capture) drain() {
+	c.t.Helper()
+	if c.fd < 0 {
+		return
+	}
+	head := make([]byte, 256) // headers only; the rest is cut off
+	for {
+		length, from, err := unix.Recvfrom(c.fd, head, 0)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			if lost, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil && lost.Drops > 0 {
+				c.t.Fatalf("capture: %d packets lost; look more often", lost.Drops)
+			}
+			return
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENETDOWN):
+			continue // the link went down: said once, and when it comes up again the socket goes on
+		case err != nil:
+			c.t.Fatalf("capture: %v", err)
+		}
+		link := from.(*unix.SockaddrLinklayer)
+		if p, ok := parsePacket(swap(link.Protocol), head[:length]); ok {
+			p.Outgoing = link.Pkttype == unix.PACKET_OUTGOING
+			c.packets = append(c.packets, p)
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/egress-ip/egress-ip/pkg/config"
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/record"
+)
+
+// Attach is ADD: it makes an annotated pod leave as it asks, and puts up the
+// probe table. What cannot be honoured is a [config.AnnotationError], and the
+// node is as before; so it is, this pod's part of it, after any other error.
+func (n *Node) Attach(c config.Config, r config.Request) error {
+	if !r.Annotated() {
+		if err := n.displace(egress.Owner{ContainerID: r.ContainerID, IfName: r.IfName}, r.PodAddresses); err != nil {
+			return err
+		}
+		return n.ensureProbe(c.Probe, r.PodAddresses)
+	}
+	if err := n.lock(); err != nil {
+		return err
+	}
+	a, err := n.desire(c, r)
+	if err != nil {
+		return err
+	}
+	if err := n.ensureProbe(c.Probe, r.PodAddresses); err != nil {
+		return err
+	}
+	if err := n.displace(a.Owner, r.PodAddresses); err != nil {
+		return err
+	}
+	if err := n.replaceOwn(a); err != nil {
+		return err
+	}
+	if err := n.apply(a); err != nil {
+		if undo := n.detach(a, a.Flows); undo != nil {
+			// What is left is recorded; the runtime's DEL tries again.
+			slog.Warn("could not undo a failed ADD", "container", a.ContainerID, "error", undo)
+		}
+		return err
+	}
+	return nil
+}
+
+// desire reads what the request is about and decides.
+func (n *Node) desire(c config.Config, r config.Request) (egress.Attachment, error) {
+	addresses, err := n.kernel.Addresses()
+	if err != nil {
+		return egress.Attachment{}, err
+	}
+	names, indexes := egress.Candidates(r, c, addresses)
+	links, err := n.kernel.Links(names, indexes)
+	if err != nil {
+		return egress.Attachment{}, err
+	}
+	if err := n.markOurs(addresses, links, r); err != nil {
+		return egress.Attachment{}, err
+	}
+	flows, err := egress.Select(r, c, egress.Node{Links: links, Addresses: addresses})
+	if err != nil {
+		return egress.Attachment{}, err
+	}
+	for _, f := range flows {
+		routes, err := n.mainRoutes(f)
+		if err != nil {
+			return egress.Attachment{}, err
+		}
+		if err := egress.CheckNextHops(r, f, routes); err != nil {
+			return egress.Attachment{}, err
+		}
+	}
+	return egress.Attachment{
+		Owner:        egress.Owner{ContainerID: r.ContainerID, IfName: r.IfName},
+		Network:      c.Network,
+		PodNamespace: r.PodNamespace,
+		PodName:      r.PodName,
+		Since:        time.Now().UTC().Truncate(time.Second),
+		RulePriority: c.RulePriority,
+		ClusterCIDRs: c.ClusterCIDRs,
+		Flows:        flows,
+	}, nil
+}
+
+// markOurs says of the addresses that the request can mean which of them
+// egress-ip has put on a link; it puts there nothing but /32 and /128.
+func (n *Node) markOurs(addresses []egress.LinkAddress, links []egress.Link, r config.Request) error {
+	for i, a := range addresses {
+		if !a.Network.IsSingleIP() || !slices.ContainsFunc(links, func(l egress.Link) bool { return l.Index == a.Index }) {
+			continue
+		}
+		if len(r.Addresses) > 0 && !slices.Contains(r.Addresses, a.Network.Addr()) {
+			continue
+		}
+		ours, err := n.ours(egress.Flow{Index: a.Index, Address: a.Network.Addr()})
+		if err != nil {
+			return err
+		}
+		addresses[i].Ours = ours
+	}
+	return nil
+}
+
+// ours asks any attachment that shares the address; they all say the same.
+func (n *Node) ours(at egress.Flow) (bool, error) {
+	owners, err := n.store.Others(record.AddressObject(at), egress.Owner{})
+	if err != nil {
+		return false, err
+	}
+	for _, o := range owners {
+		a, ok, err := n.store.Find(o)
+		if err != nil {
+			return false, err
+		}
+		for _, f := range a.Flows {
+			if ok && f.Index == at.Index && f.Address == at.Address {
+				return f.OwnsAddress, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// displace takes away what other, dead, attachments have left for the pod
+// addresses: an address has one pod at a time, and it is this one's now.
+func (n *Node) displace(by egress.Owner, pods []netip.Addr) error {
+	for _, pod := range pods {
+		owner, taken, err := n.store.OwnerOf(pod)
+		if err != nil {
+			return err
+		}
+		if !taken || owner == by {
+			continue
+		}
+		if err := n.lock(); err != nil {
+			return err
+		}
+		dead, ok, err := n.store.Find(owner)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue // gone while we waited for the lock
+		}
+		slog.Info("a dead pod's address has a new pod", "address", pod, "container", owner.ContainerID)
+		flows := slices.DeleteFunc(slices.Clone(dead.Flows), func(f egress.Flow) bool { return f.Pod != pod })
+		if err := n.detach(dead, flows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replaceOwn prepares for an ADD of an attachment that is recorded already: the
+// flows that it is to have no longer go, and it stays as old as it is.
+func (n *Node) replaceOwn(a egress.Attachment) error {
+	before, ok, err := n.store.Find(a.Owner)
+	if err != nil || !ok {
+		return err
+	}
+	var stale []egress.Flow
+	for _, f := range before.Flows {
+		if before.RulePriority != a.RulePriority || !slices.Contains(a.Flows, f) {
+			stale = append(stale, f)
+		}
+	}
+	if len(stale) == 0 {
+		return nil
+	}
+	return n.detach(before, stale)
+}
+
+// apply writes an attachment, the record first.
+func (n *Node) apply(a egress.Attachment) error {
+	if before, ok, err := n.store.Find(a.Owner); err != nil {
+		return err
+	} else if ok {
+		a.Since = before.Since
+	}
+	if err := n.store.Put(a); err != nil {
+		return err
+	}
+	for _, f := range a.Flows {
+		if err := n.writeTable(a.TableSpec(f)); err != nil {
+			return err
+		}
+		if err := n.kernel.AddRoute(f.PodThrow()); err != nil {
+			return err
+		}
+	}
+	for _, f := range a.Flows {
+		if !f.OwnsAddress {
+			continue
+		}
+		if err := n.kernel.AddAddress(f.HostAddress()); err != nil {
+			return err
+		}
+	}
+	var snats []egress.SNAT
+	for _, f := range a.Flows {
+		snats = append(snats, a.SNAT(f))
+	}
+	if err := n.kernel.SetTranslations(snats, a.ClusterCIDRs); err != nil {
+		return err
+	}
+	for _, f := range a.Flows {
+		if err := n.kernel.AddRule(a.Rule(f)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errNotRecorded = errors.New("egress-ip has no record of this pod's egress; delete the pod, so that its ADD is made again")
+
+// Recorded returns the attachment of a request that must have been attached.
+func (n *Node) recorded(o egress.Owner) (egress.Attachment, error) {
+	a, ok, err := n.store.Find(o)
+	if err == nil && !ok {
+		err = fmt.Errorf("container %s, interface %s: %w", o.ContainerID, o.IfName, errNotRecorded)
+	}
+	return a, err
+}

@@ -1,0 +1,129 @@
+package node
+
+import (
+	"slices"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/record"
+)
+
+// Detach is DEL. It needs nothing but the record, and does nothing for an
+// attachment that has none.
+func Detach(o egress.Owner) error {
+	store, err := record.Open()
+	if err != nil {
+		return err
+	}
+	if _, ok, err := store.Find(o); err != nil || !ok {
+		if err == nil {
+			err = store.Discard(o)
+		}
+		return err
+	}
+	n, err := Open()
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	if err := n.lock(); err != nil {
+		return err
+	}
+	a, ok, err := n.store.Find(o) // it may have changed while we waited
+	if err != nil || !ok {
+		return err
+	}
+	return n.detach(a, a.Flows)
+}
+
+// detach takes flows of an attachment away, and the attachment with its last flow.
+// A shared object goes with the last that needs it, and a pod address's own
+// objects only while the address is this attachment's.
+func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
+	mine, err := n.mine(a, flows)
+	if err != nil {
+		return err
+	}
+	var snats []egress.SNAT
+	for _, f := range mine {
+		snats = append(snats, a.SNAT(f))
+	}
+	if err := n.kernel.DeleteTranslations(snats); err != nil {
+		return err
+	}
+	for _, f := range mine {
+		if err := n.kernel.DeleteRule(a.Rule(f)); err != nil {
+			return err
+		}
+		if err := n.kernel.DeleteConntrack(f.Pod); err != nil {
+			return err
+		}
+	}
+	left := slices.DeleteFunc(slices.Clone(a.Flows), func(f egress.Flow) bool { return slices.Contains(flows, f) })
+	unneeded, err := n.unneeded(a.Owner, flows, left)
+	if err != nil {
+		return err
+	}
+	for _, f := range flows {
+		if f.OwnsAddress && slices.Contains(unneeded, record.AddressObject(f)) {
+			if err := n.kernel.DeleteAddress(f.HostAddress()); err != nil {
+				return err
+			}
+		}
+	}
+	for _, f := range flows {
+		if slices.Contains(unneeded, record.TableObject(f)) {
+			if err := n.clearTable(f.Table, f.Family()); err != nil {
+				return err
+			}
+		} else if slices.Contains(mine, f) {
+			if err := n.kernel.DeleteRoute(f.PodThrow()); err != nil {
+				return err
+			}
+		}
+	}
+	if slices.Contains(unneeded, record.Translations) {
+		if err := n.kernel.DeleteTranslationTable(); err != nil {
+			return err
+		}
+	}
+	if len(left) == 0 {
+		return n.store.Remove(a)
+	}
+	if err := n.store.Release(a, flows...); err != nil {
+		return err
+	}
+	a.Flows = left
+	return n.store.Put(a)
+}
+
+// mine returns the flows whose pod address no other attachment has taken over.
+func (n *Node) mine(a egress.Attachment, flows []egress.Flow) ([]egress.Flow, error) {
+	var mine []egress.Flow
+	for _, f := range flows {
+		owner, taken, err := n.store.OwnerOf(f.Pod)
+		if err != nil {
+			return nil, err
+		}
+		if !taken || owner == a.Owner {
+			mine = append(mine, f)
+		}
+	}
+	return mine, nil
+}
+
+// unneeded returns the shared objects of flows that nobody else needs: neither
+// another attachment nor the flows that this one keeps.
+func (n *Node) unneeded(o egress.Owner, flows, left []egress.Flow) ([]record.Object, error) {
+	kept := record.Shared(left...)
+	var unneeded []record.Object
+	for _, object := range record.Shared(flows...) {
+		others, err := n.store.Others(object, o)
+		if err != nil {
+			return nil, err
+		}
+		if len(others) == 0 && !slices.Contains(kept, object) {
+			unneeded = append(unneeded, object)
+		}
+	}
+	return unneeded, nil
+}

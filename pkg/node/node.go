@@ -1,0 +1,45 @@
+package node
+
+import (
+	"github.com/egress-ip/egress-ip/pkg/kernel"
+	"github.com/egress-ip/egress-ip/pkg/record"
+)
+
+// Node is the network namespace of the calling thread, which must be locked to
+// its goroutine or in the process's own namespace.
+type Node struct {
+	kernel *kernel.Kernel
+	store  record.Store
+	unlock func()
+}
+
+// Open connects to the node. It changes nothing.
+func Open() (*Node, error) {
+	store, err := record.Open()
+	if err != nil {
+		return nil, err
+	}
+	k, err := kernel.Open()
+	if err != nil {
+		return nil, err
+	}
+	return &Node{kernel: k, store: store}, nil
+}
+
+// Close lets other calls go on.
+func (n *Node) Close() {
+	n.kernel.Close()
+	if n.unlock != nil {
+		n.unlock()
+	}
+}
+
+// lock keeps other calls out until Close.
+func (n *Node) lock() error {
+	if n.unlock != nil {
+		return nil
+	}
+	unlock, err := record.Lock()
+	n.unlock = unlock
+	return err
+}

@@ -1,0 +1,13 @@
+// Package record keeps, below /run/egress-ip, what should stand on the node. It
+// is gone with a reboot, as what the kernel has is. One folder a network
+// namespace, named by its cookie (a test machine has several):
+//
+//	attachments/CONTAINER:IFNAME.json  an egress.Attachment
+//	pods/ADDRESS                       link to the attachment that has the pod address
+//	shared/OBJECT/CONTAINER:IFNAME     link to an attachment that needs a shared object
+//	tables/TABLE-FAMILY.json           an egress.Table
+//
+// The folders beside attachments make each question of ADD and DEL (who has this
+// address? does anyone else need this table?) one look, however many pods there
+// are. Writers hold [Lock]. A file appears whole or not at all.
+package record
