@@ -53,7 +53,7 @@ func TestExamples(t *testing.T) {
 	} {
 		t.Run(file, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, nettest.LabOptions{ThirdLink: true}, "1.0.0")
+			c := newCluster(t, nettest.LabOptions{ThirdLink: true, SecondDefault: file == "bridge.conflist"}, "1.0.0")
 			data, err := os.ReadFile(filepath.Join("../conflist-examples", file))
 			require.NoError(t, err)
 			var list struct{ Name string }
