@@ -16,13 +16,13 @@ tools:
 demo: build tools
 	$(GO) run ./integration/demo
 
-# The tests compare with what nft and ip print, and run the bridge plugin's
-# masquerade by iptables and by nftables.
-TEST_COMMANDS = nft ip iptables conntrack
+# The tests compare with what nft and ip print, run the bridge plugin's masquerade
+# by iptables and by nftables, and follow the README by hand.
+TEST_COMMANDS = nft ip iptables conntrack tcpdump ping
 
 test: lint build tools
 	@for c in $(TEST_COMMANDS); do command -v $$c >/dev/null || missing=1; done; \
-	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack; fi
+	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack tcpdump iputils-ping; fi
 	$(GO) test -timeout 30m ./...
 
 lint:

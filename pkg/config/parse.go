@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -107,6 +109,11 @@ func parse(stdin []byte) (Config, wire, error) {
 // twice are errors that name it with its path.
 func decode(stdin []byte, w *wire) error {
 	strict, err := kjson.UnmarshalStrict(stdin, w)
+	var mistyped *json.UnmarshalTypeError
+	if errors.As(err, &mistyped) {
+		key := cmp.Or(mistyped.Field, "network configuration")
+		return fmt.Errorf("%s: %s must be %s", key, valueAt(stdin, mistyped.Offset), kindName(mistyped.Type.Kind()))
+	}
 	if err != nil {
 		return fmt.Errorf("network configuration: %w", err)
 	}
@@ -121,9 +128,52 @@ func decode(stdin []byte, w *wire) error {
 			}
 			return fmt.Errorf("unknown key %s; the keys there are %s", key, knownKeys(field.FieldPath()))
 		}
+		if key, twice := strings.CutPrefix(e.Error(), "duplicate field "); twice {
+			return fmt.Errorf("key %s stands twice; write it once", key)
+		}
 		return fmt.Errorf("network configuration: %w", e)
 	}
 	return nil
+}
+
+// valueAt returns the value whose first token ends at an offset of valid JSON, a
+// list or an object by its name.
+func valueAt(stdin []byte, end int64) string {
+	d := json.NewDecoder(bytes.NewReader(stdin))
+	d.UseNumber()
+	var token json.Token
+	for d.InputOffset() < end {
+		t, err := d.Token()
+		if err != nil {
+			break
+		}
+		token = t
+	}
+	switch t := token.(type) {
+	case json.Delim:
+		if t == '[' {
+			return "a list"
+		}
+		return "an object"
+	case string:
+		return strconv.Quote(t)
+	}
+	return fmt.Sprint(token)
+}
+
+// kindName says what JSON a field of this kind is written as.
+func kindName(k reflect.Kind) string {
+	switch k {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string, in quotes"
+	case reflect.Slice:
+		return "a list, in []"
+	case reflect.Int64:
+		return "a whole number of 31 bits at the most, without quotes"
+	}
+	return "an object, in {}"
 }
 
 // knownKeys lists the keys that may stand where the one at path stands.
@@ -296,7 +346,7 @@ func parsePrefix(key, s string) (netip.Prefix, error) {
 func parseAddr(key, s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	if err != nil || a.Zone() != "" || a.Is4In6() {
-		return netip.Addr{}, fmt.Errorf("%s: %q is no IPv4 or IPv6 address", key, s)
+		return netip.Addr{}, fmt.Errorf("%s: %q is no plain IPv4 or IPv6 address (no zone, no prefix length, no IPv4 in IPv6 form)", key, s)
 	}
 	return a, nil
 }

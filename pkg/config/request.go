@@ -129,7 +129,7 @@ func pod(cniArgs string) (namespace, name string, err error) {
 		return "", "", nil
 	}
 	// Keys of others are none of our business, whether or not the runtime says so.
-	if err := types.LoadArgs("IgnoreUnknown=1;"+cniArgs, &known); err != nil {
+	if err := types.LoadArgs(cniArgs+";IgnoreUnknown=1", &known); err != nil {
 		return "", "", fmt.Errorf("CNI_ARGS %q: %w", cniArgs, err)
 	}
 	return string(known.K8S_POD_NAMESPACE), string(known.K8S_POD_NAME), nil
@@ -138,6 +138,14 @@ func pod(cniArgs string) (namespace, name string, err error) {
 func (r *Request) parsePrevResult(w wire) error {
 	if len(w.PrevResult) == 0 || string(w.PrevResult) == "null" {
 		return errors.New("no prevResult: egress-ip stands behind the plugin that gives the pod its addresses; put it last in the conflist's plugins")
+	}
+	// The library follows the elements of these without a look.
+	var lists struct{ IPs, Interfaces, Routes []any }
+	if err := json.Unmarshal(w.PrevResult, &lists); err != nil {
+		return fmt.Errorf("prevResult: %w", err)
+	}
+	if slices.Contains(slices.Concat(lists.IPs, lists.Interfaces, lists.Routes), nil) {
+		return errors.New("prevResult: an element of ips, interfaces or routes is null; the plugin before egress-ip must leave it out")
 	}
 	result, err := create.Create(w.CNIVersion, w.PrevResult)
 	if err != nil {
@@ -241,7 +249,7 @@ func parseAddresses(value string) ([]netip.Addr, error) {
 		}
 		a, err := netip.ParseAddr(s)
 		if err != nil {
-			return nil, fmt.Errorf("%q is no IP address", s)
+			return nil, fmt.Errorf("%q is no IP address; write one such as 192.168.124.99 or fd00:124::99", s)
 		}
 		if problem := unusable(a); problem != "" {
 			return nil, fmt.Errorf("%s %s; name a unicast address of the link's network", s, problem)

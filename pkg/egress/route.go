@@ -79,6 +79,9 @@ func (r Route) String() string {
 	default:
 		b.WriteString(r.Dst.String())
 	}
+	if r.TOS != 0 {
+		fmt.Fprintf(&b, " tos 0x%02x", r.TOS)
+	}
 	if r.NextHop.IsValid() {
 		fmt.Fprintf(&b, " via %s", r.NextHop)
 	}
@@ -94,7 +97,10 @@ func (r Route) String() string {
 	if r.Metric != 0 {
 		fmt.Fprintf(&b, " metric %d", r.Metric)
 	}
-	if r.MTU != 0 {
+	switch {
+	case r.MTULock:
+		fmt.Fprintf(&b, " mtu lock %d", r.MTU)
+	case r.MTU != 0:
 		fmt.Fprintf(&b, " mtu %d", r.MTU)
 	}
 	fmt.Fprintf(&b, " table %d", r.Table)

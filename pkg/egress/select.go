@@ -54,6 +54,9 @@ func Select(r config.Request, c config.Config, node Node) ([]Flow, error) {
 	}
 	var flows []Flow
 	for _, address := range r.Addresses {
+		if !s.podHas(FamilyOf(address)) {
+			continue // left alone: the other one applies, config.Parse has seen to that
+		}
 		link, err := s.linkFor(address)
 		if err != nil {
 			return nil, err
@@ -82,6 +85,10 @@ func (s selection) errorf(format string, args ...any) error {
 		return s.AddressError(problem)
 	}
 	return s.LinkError(problem)
+}
+
+func (s selection) podHas(f Family) bool {
+	return slices.ContainsFunc(s.PodAddresses, func(p netip.Addr) bool { return FamilyOf(p) == f })
 }
 
 func (s selection) checkConfigured() error {
@@ -189,13 +196,13 @@ func (s selection) noLink(address netip.Addr) error {
 		}
 	}
 	if len(saw) == 0 {
-		return s.errorf("no link that may carry egress has a network that holds %s; it allows for %s", address, s.patterns())
+		return s.errorf("no link that may carry egress has a network that holds %s; it allows for %s; choose another address, or add the link that has it to links in the conflist", address, s.patterns())
 	}
 	var have []string
 	for _, l := range saw {
 		have = append(have, l.Name+" has "+s.networks(l))
 	}
-	return s.errorf("no link that may carry egress has a network that holds %s: %s", address, strings.Join(have, ", "))
+	return s.errorf("no link that may carry egress has a network that holds %s: %s; choose an address of such a network", address, strings.Join(have, ", "))
 }
 
 func (s selection) patterns() string {
@@ -240,7 +247,7 @@ func (s selection) byLink() ([]Flow, error) {
 			return nil, s.errorf("the link %s has no global address to leave with; name one with the annotation %s", link.Name, config.AddressAnnotation)
 		}
 		if len(found) == 0 {
-			return nil, s.errorf("no link of this node that has an address matches it and egress-ip's configuration, which allows for %s", s.patterns())
+			return nil, s.errorf("no link of this node that has an address matches it and egress-ip's configuration, which allows for %s; name another, or add it to links in the conflist", s.patterns())
 		}
 		return nil, s.errorf("%s match it; name one of them", names(found))
 	}
@@ -251,7 +258,7 @@ func (s selection) byLink() ([]Flow, error) {
 	var flows []Flow
 	for _, family := range Families {
 		address, ok := s.own(link)[family]
-		if !ok || !slices.ContainsFunc(s.PodAddresses, func(p netip.Addr) bool { return FamilyOf(p) == family }) {
+		if !ok || !s.podHas(family) {
 			continue
 		}
 		if err := s.checkAllowed(link, address); err != nil {
@@ -260,7 +267,7 @@ func (s selection) byLink() ([]Flow, error) {
 		flows = append(flows, s.flows(link, address)...)
 	}
 	if len(flows) == 0 {
-		return nil, s.errorf("the link %s has no address of a family that the pod has", link.Name)
+		return nil, s.errorf("the link %s has no address of a family that the pod has; name one with the annotation %s, or choose another link", link.Name, config.AddressAnnotation)
 	}
 	return flows, nil
 }
@@ -318,8 +325,11 @@ func (s selection) isOwn(link Link, address netip.Addr) bool {
 func (s selection) checkHost(link Link, address netip.Addr) error {
 	for _, a := range s.node.Addresses {
 		if a.Network.Addr() == address && a.Index != link.Index {
-			other, _ := s.node.link(a.Index)
-			return s.errorf("%s stands on another link of this node, %s; choose a free address", address, other.Name)
+			name := fmt.Sprintf("if%d", a.Index) // no candidate: a loopback link
+			if other, ok := s.node.link(a.Index); ok {
+				name = other.Name
+			}
+			return s.errorf("%s stands on another link of this node, %s; choose a free address", address, name)
 		}
 		if a.Index != link.Index || !a.Network.Contains(address) || a.Network.Bits() >= address.BitLen()-1 {
 			continue
@@ -387,7 +397,7 @@ func CheckNextHops(r config.Request, f Flow, routes []Route) error {
 	if f.Address == f.Gateway || slices.ContainsFunc(routes, func(route Route) bool {
 		return route.Link == f.Index && route.NextHop == f.Address
 	}) {
-		return r.AddressError(fmt.Sprintf("%s is a next hop of the link %s; choose a free address", f.Address, f.Link))
+		return selection{Request: r}.errorf("%s is a next hop of the link %s; choose a free address", f.Address, f.Link)
 	}
 	return nil
 }

@@ -14,12 +14,13 @@ const captureBuffer = 16 << 20
 // Capture records the packets of one link.
 //
 // The socket's buffer keeps them until someone looks, so there is no goroutine, and a packet that has passed the link
-// before a look is always in it. Packets lost because nobody looked for too long fail the test.
+// before a look is always in it. If packets were lost because nobody looked for too long, a look fails the test.
 type Capture struct {
 	t       T
 	mu      sync.Mutex
 	fd      int // -1 when stopped
 	packets []Packet
+	lost    uint32 // packets for which the buffer had no room
 }
 
 // Capture records every ARP, IPv4 and IPv6 packet that passes the link from now on, until Stop or Cleanup.
@@ -51,6 +52,9 @@ func (c *Capture) Packets() []Packet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain()
+	if c.lost > 0 {
+		c.t.Fatalf("capture: %d packets lost; look more often", c.lost)
+	}
 	return slices.Clone(c.packets)
 }
 
@@ -72,7 +76,7 @@ func (c *Capture) Reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain()
-	c.packets = nil
+	c.packets, c.lost = nil, 0
 }
 
 // Stop ends the recording; Packets and Count still answer. To stop twice is harmless.
@@ -82,9 +86,11 @@ func (c *Capture) Stop() {
 	if c.fd < 0 {
 		return
 	}
+	defer func() { // even if drain ends the test: the socket would hold the namespace
+		unix.Close(c.fd)
+		c.fd = -1
+	}()
 	c.drain()
-	unix.Close(c.fd)
-	c.fd = -1
 }
 
 // drain moves what the socket holds to packets. The caller holds mu.
@@ -98,9 +104,11 @@ func (c *Capture) drain() {
 		length, from, err := unix.Recvfrom(c.fd, head, 0)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
-			if lost, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil && lost.Drops > 0 {
-				c.t.Fatalf("capture: %d packets lost; look more often", lost.Drops)
+			statistics, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+			if err != nil {
+				c.t.Fatalf("capture: statistics: %v", err)
 			}
+			c.lost += statistics.Drops // reading sets them to zero
 			return
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENETDOWN):
 			continue // the link went down: said once, and when it comes up again the socket goes on

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // usableWithin is how long a link may take from up to usable. It takes milliseconds, unless the machine is very busy.
@@ -65,7 +64,7 @@ func (n *Namespace) DeleteLink(t T, link string) {
 	}
 }
 
-// WaitUsable waits until the link is operational and has an IPv6 link-local address, and no address is tentative.
+// WaitUsable waits until the link is operational, has an IPv6 link-local address, and all its IPv6 addresses are in use.
 func (n *Namespace) WaitUsable(t T, link string) {
 	t.Helper()
 	for deadline := time.Now().Add(usableWithin); ; time.Sleep(time.Millisecond) {
@@ -86,8 +85,9 @@ func (n *Namespace) usable(t T, link string) bool {
 		return false
 	}
 	linkLocal := false
+	local := n.localIPv6(t, l)
 	for _, a := range n.addresses(t, l, netlink.FAMILY_V6) {
-		if a.Flags&unix.IFA_F_TENTATIVE != 0 {
+		if !local[addressOf(a)] {
 			return false
 		}
 		linkLocal = linkLocal || a.IP.IsLinkLocalUnicast()

@@ -85,6 +85,29 @@ func TestCaptureOutlivesLinkDown(t *testing.T) {
 	require.Equal(t, 2, second.Count(func(p Packet) bool { return p.Protocol == unix.IPPROTO_UDP }), "%v", second.Packets())
 }
 
+func TestCaptureSaysWhatItLost(t *testing.T) {
+	t.Parallel()
+	n := New(t, "n")
+	n.ServeWhoAmI(t, 9090)
+	f := &fatal{T: t}
+	c := n.Capture(f, "lo")
+	require.NoError(t, unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0)) // the kernel's minimum
+	for range 20 {
+		requireAnswer(t, n, "udp", "", "127.0.0.1:9090", "127.0.0.1")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.Packets()
+	}()
+	<-done
+	require.Equal(t, 1, f.count)
+	require.NoError(t, unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, captureBuffer))
+	c.Reset()
+	requireAnswer(t, n, "udp", "", "127.0.0.1:9090", "127.0.0.1")
+	require.NotEmpty(t, c.Packets())
+}
+
 func TestPodReachesNode(t *testing.T) {
 	t.Parallel()
 	const ipv4, ipv6 = "10.244.1.5", "fd00:10:244::5"
@@ -120,6 +143,21 @@ func TestAskLinkLocal(t *testing.T) {
 	for _, network := range networks {
 		requireAnswer(t, lab.Router, network, local, netip.AddrPortFrom(node, 9090).String(), probe)
 		requireAnswer(t, lab.Router, network, local, "["+PrimaryIPv6+"]:9090", probe)
+	}
+}
+
+// A neighbour finds an address only after its solicited-node group is joined, or else a second later.
+func TestAddAddressIsUsableAtOnce(t *testing.T) {
+	t.Parallel()
+	a, b := New(t, "a"), New(t, "b")
+	Connect(t, a, "eth0", b, "eth0")
+	for i := range 100 {
+		a.AddAddress(t, "eth0", fmt.Sprintf("2001:db8::%x/64", 0x1000+i))
+		a.Do(t, func() {
+			groups, err := os.ReadFile("/proc/thread-self/net/igmp6")
+			require.NoError(t, err)
+			require.Contains(t, string(groups), fmt.Sprintf("ff0200000000000000000001ff%06x", 0x1000+i))
+		})
 	}
 }
 

@@ -1,0 +1,53 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestReadmeByHand runs the section "Trying it by hand" of the README as it
+// stands, where its names and files are nobody else's.
+func TestReadmeByHand(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(readme), "\n## Trying it by hand\n")
+	require.True(t, found)
+	_, section, found = strings.Cut(section, "```sh\n")
+	require.True(t, found)
+	script, _, found := strings.Cut(section, "```")
+	require.True(t, found)
+	script = strings.Replace(script, "make build tools\n", "", 1) // TestMain has, and others run the files
+
+	const private = `
+		set -e
+		mount --make-rprivate /
+		mount -t tmpfs none /run
+		mkdir -p /var/lib/cni
+		mount -t tmpfs none /var/lib/cni
+		cd ..
+		exec bash -c "$SCRIPT"`
+	cmd := exec.Command("unshare", "--mount", "--net", "bash", "-c", private)
+	cmd.Env = append(os.Environ(), "SCRIPT="+script, "TMPDIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+	for _, want := range []string{
+		"6000:\tfrom 10.244.1.2 lookup 1002",
+		"default via 192.168.124.1 dev enp7s0 proto kernel",
+		"throw 10.96.0.0/12 proto kernel",
+		"unreachable default proto kernel metric 4278198272",
+		"snat ip to ip saddr . oifname map @snat4",
+		"IP 192.168.124.99 > 203.0.113.80: ICMP echo request",
+		"1 received, 0% packet loss",
+		`annotation egress-ip.cni/address: "192.168.124.1": egress-ip's configuration does not allow`,
+	} {
+		require.Contains(t, string(out), want)
+	}
+	for _, unwanted := range []string{"Cannot", "not found", "No such"} {
+		require.NotContains(t, string(out), unwanted)
+	}
+}
