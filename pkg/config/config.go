@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"path"
+	"slices"
 )
 
 // Defaults of the keys that may be left out.
@@ -35,10 +36,19 @@ type Link struct {
 	Pattern  string // empty: any link whose network holds the address
 	Gateways []netip.Addr
 	Allow    []Allow
+	// DuplicateCheck asks the link whether another host has an egress address,
+	// before the address is put there.
+	DuplicateCheck bool
 }
 
 // Matches reports whether the element speaks of the link with this name.
 func (l Link) Matches(name string) bool { return l.Pattern == "" || Glob(l.Pattern, name) }
+
+// ChecksDuplicates reports whether the link is to be asked for other hosts with
+// an egress address: unless an element that speaks of it says no.
+func (c Config) ChecksDuplicates(link string) bool {
+	return !slices.ContainsFunc(c.Links, func(l Link) bool { return l.Matches(link) && !l.DuplicateCheck })
+}
 
 // Allow says which namespaces may use which addresses.
 type Allow struct {

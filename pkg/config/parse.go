@@ -38,9 +38,10 @@ type wire struct {
 }
 
 type wireLink struct {
-	Name     *string     `json:"name"`
-	Gateways []string    `json:"gateways"`
-	Allow    []wireAllow `json:"allow"`
+	Name           *string     `json:"name"`
+	Gateways       []string    `json:"gateways"`
+	Allow          []wireAllow `json:"allow"`
+	DuplicateCheck *bool       `json:"duplicateCheck"`
 }
 
 type wireAllow struct {
@@ -195,7 +196,7 @@ func knownKeys(path string) string {
 }
 
 func parseLink(key string, l wireLink) (Link, error) {
-	link := Link{}
+	link := Link{DuplicateCheck: l.DuplicateCheck == nil || *l.DuplicateCheck}
 	if l.Name != nil {
 		if *l.Name == "" {
 			return Link{}, fmt.Errorf("%s.name is empty; name a link or a glob, or leave the key out", key)

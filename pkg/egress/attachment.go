@@ -19,6 +19,7 @@ type Attachment struct {
 	PodName      string         `json:"podName"`
 	Since        time.Time      `json:"since"` // of the first ADD
 	RulePriority uint32         `json:"rulePriority"`
+	MarkMask     uint32         `json:"markMask"`
 	ClusterCIDRs []netip.Prefix `json:"clusterCIDRs,omitempty"` // as configured, both families
 	Flows        []Flow         `json:"flows"`
 }
@@ -30,6 +31,7 @@ type Flow struct {
 	Link    string     `json:"link"`
 	Index   int        `json:"ifindex"`
 	Table   uint32     `json:"table"`
+	Mark    uint32     `json:"mark"`    // the link's, within the attachment's MarkMask
 	Gateway netip.Addr `json:"gateway"` // as configured; zero: none for this family
 	// OwnsAddress: the address was on no link before egress-ip put it there.
 	// Every attachment that shares the address says the same.
@@ -38,19 +40,6 @@ type Flow struct {
 
 // Family returns the family of the pod and the egress address.
 func (f Flow) Family() Family { return FamilyOf(f.Pod) }
-
-// Rule returns the source rule of the flow.
-func (a Attachment) Rule(f Flow) Rule {
-	return Rule{Priority: a.RulePriority, From: f.Pod, Table: f.Table}
-}
-
-// maxComment is how long nft lets a comment be (NFTNL_UDATA_COMMENT_MAXLEN).
-const maxComment = 128
-
-// SNAT returns the translation of the flow.
-func (a Attachment) SNAT(f Flow) SNAT {
-	return SNAT{Pod: f.Pod, Link: f.Link, Address: f.Address, Owner: a.ContainerID[:min(len(a.ContainerID), maxComment)]}
-}
 
 // PodThrow returns the route that sends packets for the pod itself, once they
 // look into the link's table, on to main, where the way to the pod is.

@@ -3,16 +3,96 @@ package egress
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
-// Rule is a source rule: packets from one pod address look into one table.
+// Rule is a policy routing rule of ours. With neither Table nor Goto it does
+// nothing: it is where others go to.
 type Rule struct {
-	Priority uint32
-	From     netip.Addr
-	Table    uint32
+	Priority   uint32
+	Family     Family
+	From       netip.Addr // zero: from all
+	Mark, Mask uint32     // Mask 0: any mark
+	Not        bool       // matches what the rest does not
+	Local      bool       // only packets that the node itself sends (iif lo)
+	Table      uint32
+	Goto       uint32 // a priority
 }
 
 // String gives the rule as `ip rule` prints it.
 func (r Rule) String() string {
-	return fmt.Sprintf("%d: from %s lookup %d", r.Priority, r.From, r.Table)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d:", r.Priority)
+	if r.Not {
+		b.WriteString(" not")
+	}
+	if r.From.IsValid() {
+		fmt.Fprintf(&b, " from %s", r.From)
+	} else {
+		b.WriteString(" from all")
+	}
+	if r.Mask != 0 {
+		fmt.Fprintf(&b, " fwmark %#x/%#x", r.Mark, r.Mask)
+	}
+	if r.Local {
+		b.WriteString(" iif lo")
+	}
+	switch {
+	case r.Table != 0:
+		fmt.Fprintf(&b, " lookup %d", r.Table)
+	case r.Goto != 0:
+		fmt.Fprintf(&b, " goto %d", r.Goto)
+	default:
+		b.WriteString(" nop")
+	}
+	return b.String()
 }
+
+// Priorities are where the rules of one rulePriority stand, see DESIGN section 2.
+type Priorities struct {
+	Link, Skip, Source, Behind uint32
+}
+
+// PrioritiesAround returns the priorities around that of the source rules. At
+// the low end the rules still stand in this order: rules of one priority are in
+// the order in which they were added, and the kernel's own, 0, comes first.
+func PrioritiesAround(source uint32) Priorities {
+	return Priorities{
+		Link: source - min(source, 2), Skip: max(source-1, 1), Source: source, Behind: source + 1,
+	}
+}
+
+// LinkRule sends packets of egress connections into their link's table.
+func (a Attachment) LinkRule(f Flow) Rule {
+	return Rule{
+		Priority: PrioritiesAround(a.RulePriority).Link, Family: f.Family(),
+		Mark: f.Mark, Mask: a.MarkMask, Table: f.Table,
+	}
+}
+
+// SkipRules let every packet that nftables has classified, and the node's own,
+// pass behind the source rules, so that nobody walks that list; and mark its
+// end. The order is that in which they are to be added.
+func (a Attachment) SkipRules(family Family) []Rule {
+	at := PrioritiesAround(a.RulePriority)
+	return []Rule{
+		{Priority: at.Behind, Family: family},
+		{Priority: at.Skip, Family: family, Mask: a.MarkMask, Not: true, Goto: at.Behind},
+		{Priority: at.Skip, Family: family, Local: true, Goto: at.Behind},
+	}
+}
+
+// SourceRule is what a person sees of the flow, and what holds when the
+// nftables table is gone.
+func (a Attachment) SourceRule(f Flow) Rule {
+	return Rule{Priority: a.RulePriority, Family: f.Family(), From: f.Pod, Table: f.Table}
+}
+
+// SharedRules returns the rules that a flow needs and other pods may, too, in the
+// order in which to add them.
+func (a Attachment) SharedRules(f Flow) []Rule {
+	return append(a.SkipRules(f.Family()), a.LinkRule(f))
+}
+
+// Rules returns all rules that a flow needs, in the order in which to add them.
+func (a Attachment) Rules(f Flow) []Rule { return append(a.SharedRules(f), a.SourceRule(f)) }

@@ -6,6 +6,8 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/vishvananda/netlink"
@@ -38,8 +40,9 @@ func (k *Kernel) Addresses() ([]egress.LinkAddress, error) {
 	return addresses, nil
 }
 
-// AddAddress puts an egress address on its link.
-func (k *Kernel) AddAddress(a egress.Address) error {
+// AddAddress puts an egress address on its link; added is false where it stood
+// there already.
+func (k *Kernel) AddAddress(a egress.Address) (added bool, err error) {
 	addr := &netlink.Addr{IPNet: fromPrefix(egress.Host(a.Address)), LinkIndex: a.Link}
 	if a.Address.Is6() {
 		// No wait for duplicate address detection while a pod starts; no /128 in
@@ -47,10 +50,35 @@ func (k *Kernel) AddAddress(a egress.Address) error {
 		addr.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
 		addr.ValidLft = math.MaxUint32
 	}
-	if err := k.rt.AddrAdd(nil, addr); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add address %s: %w", a, err)
+	err = k.rt.AddrAdd(nil, addr)
+	if errors.Is(err, unix.EEXIST) {
+		return false, nil
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("add address %s: %w", a, err)
+	}
+	if a.Address.Is6() {
+		return true, k.awaitLocal(a)
+	}
+	return true, nil
+}
+
+// awaitLocal waits until an IPv6 address that was added works: the kernel joins
+// its solicited-node group, and adds its local route, a moment later, in a
+// workqueue. Solicitations of that moment would wait a second for the next try.
+func (k *Kernel) awaitLocal(a egress.Address) error {
+	const most, step = 200 * time.Millisecond, time.Millisecond
+	filter := &netlink.Route{Table: unix.RT_TABLE_LOCAL, LinkIndex: a.Link, Type: unix.RTN_LOCAL}
+	for deadline := time.Now().Add(most); time.Now().Before(deadline); time.Sleep(step) {
+		routes, err := k.routes(egress.IPv6, filter, anyProtocol)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(routes, func(r egress.Route) bool { return r.Dst == egress.Host(a.Address) }) {
+			return nil
+		}
+	}
+	return nil // slow, but not wrong
 }
 
 // DeleteAddress takes an egress address off its link.
@@ -87,3 +115,5 @@ func family(f egress.Family) int {
 	}
 	return unix.AF_INET6
 }
+
+func familyOf(a netip.Addr) int { return family(egress.FamilyOf(a)) }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -128,4 +129,26 @@ func sameElements(a, b []nftables.SetElement) bool {
 // set describes a set or map; big-endian keys make nft print addresses as such.
 func set(table *nftables.Table, name string, key nftables.SetDatatype) *nftables.Set {
 	return &nftables.Set{Table: table, Name: name, KeyType: key, KeyByteOrder: binaryutil.BigEndian}
+}
+
+// sameValue reports whether two elements of a map lead to the same and have the
+// same comment; what is read of a verdict is its attributes, in Val.
+func sameValue(want, have nftables.SetElement) bool {
+	if want.Comment != have.Comment {
+		return false
+	}
+	if want.VerdictData == nil {
+		return bytes.Equal(want.Val, have.Val)
+	}
+	attributes, err := nl.ParseRouteAttr(have.Val)
+	if err != nil {
+		return false
+	}
+	chain := ""
+	for _, a := range attributes {
+		if a.Attr.Type == unix.NFTA_VERDICT_CHAIN {
+			chain = nl.BytesToString(a.Value)
+		}
+	}
+	return chain == want.VerdictData.Chain
 }

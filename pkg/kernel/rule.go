@@ -3,29 +3,34 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// SourceRules returns the source rules of a family that egress-ip would put at
-// this priority. The kernel has no filter for rules: the whole list comes.
-func (k *Kernel) SourceRules(f egress.Family, priority uint32) ([]egress.Rule, error) {
+// actionNop is FR_ACT_NOP (linux/fib_rules.h).
+const actionNop = 3
+
+// Rules returns the rules of a family that are egress-ip's by their protocol, and
+// those that are not, both only from the priority low to high. The kernel has no
+// filter for rules: the whole list comes.
+func (k *Kernel) Rules(f egress.Family, low, high uint32) (ours, foreign []egress.Rule, err error) {
 	all, err := k.rules(f)
 	if err != nil {
-		return nil, fmt.Errorf("read %s rules: %w", f, err)
+		return nil, nil, fmt.Errorf("read %s rules: %w", f, err)
 	}
-	var rules []egress.Rule
 	for _, r := range all {
-		from, ok := toPrefix(r.Src)
-		if !ok || !from.IsSingleIP() || uint32(r.Priority) != priority || r.Protocol != unix.RTPROT_KERNEL {
+		if uint32(r.Priority) < low || uint32(r.Priority) > high {
 			continue
 		}
-		rules = append(rules, egress.Rule{Priority: priority, From: from.Addr(), Table: uint32(r.Table)})
+		if r.Protocol == unix.RTPROT_KERNEL {
+			ours = append(ours, toRule(f, r))
+		} else {
+			foreign = append(foreign, toRule(f, r))
+		}
 	}
-	return rules, nil
+	return ours, foreign, nil
 }
 
 // rules dumps without strict checks: the library asks for rules with the header
@@ -38,31 +43,61 @@ func (k *Kernel) rules(f egress.Family) ([]netlink.Rule, error) {
 	return rules, errors.Join(err, k.rt.SetStrictCheck(true))
 }
 
-// AddRule adds a source rule.
+// AddRule adds a rule.
 func (k *Kernel) AddRule(r egress.Rule) error {
-	if err := k.rt.RuleAdd(sourceRule(r)); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := k.rt.RuleAdd(fromRule(r)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add rule %s: %w", r, err)
 	}
 	return nil
 }
 
-// DeleteRule deletes a source rule.
+// DeleteRule deletes a rule.
 func (k *Kernel) DeleteRule(r egress.Rule) error {
-	if err := k.rt.RuleDel(sourceRule(r)); err != nil && !gone(err) {
+	if err := k.rt.RuleDel(fromRule(r)); err != nil && !gone(err) {
 		return fmt.Errorf("delete rule %s: %w", r, err)
 	}
 	return nil
 }
 
-func sourceRule(r egress.Rule) *netlink.Rule {
+func fromRule(r egress.Rule) *netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Priority = int(r.Priority)
-	rule.Src = fromPrefix(egress.Host(r.From))
+	rule.Family = family(r.Family)
 	rule.Table = int(r.Table)
-	rule.Family = familyOf(r.From)
+	rule.Invert = r.Not
 	// systemd-networkd removes rules that it did not make, unless they are the kernel's.
 	rule.Protocol = unix.RTPROT_KERNEL
+	if r.From.IsValid() {
+		rule.Src = fromPrefix(egress.Host(r.From))
+	}
+	if r.Mask != 0 {
+		rule.Mark, rule.Mask = r.Mark, &r.Mask
+	}
+	if r.Local {
+		rule.IifName = "lo"
+	}
+	switch {
+	case r.Goto != 0:
+		rule.Goto = int(r.Goto)
+	case r.Table == 0:
+		rule.Type = actionNop
+	}
 	return rule
 }
 
-func familyOf(a netip.Addr) int { return family(egress.FamilyOf(a)) }
+func toRule(f egress.Family, r netlink.Rule) egress.Rule {
+	rule := egress.Rule{
+		Priority: uint32(r.Priority), Family: f, Mark: r.Mark, Not: r.Invert,
+		Local: r.IifName == "lo", Table: uint32(r.Table),
+	}
+	if from, ok := toPrefix(r.Src); ok && from.IsSingleIP() {
+		rule.From = from.Addr()
+	}
+	if r.Mask != nil {
+		rule.Mask = *r.Mask
+	}
+	if r.Goto > 0 {
+		rule.Goto = uint32(r.Goto)
+	}
+	return rule
+}

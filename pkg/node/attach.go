@@ -23,10 +23,7 @@ func (n *Node) Attach(c config.Config, r config.Request) error {
 		}
 		return n.ensureProbe(c.Probe, r.PodAddresses)
 	}
-	if err := n.lock(); err != nil {
-		return err
-	}
-	a, err := n.desire(c, r)
+	a, err := n.decide(c, r)
 	if err != nil {
 		return err
 	}
@@ -49,31 +46,79 @@ func (n *Node) Attach(c config.Config, r config.Request) error {
 	return nil
 }
 
-// desire reads what the request is about and decides.
-func (n *Node) desire(c config.Config, r config.Request) (egress.Attachment, error) {
+// decide returns what is to stand, with the lock taken. While it asks the link
+// whether another host has an address, which takes a while, others may go on.
+func (n *Node) decide(c config.Config, r config.Request) (egress.Attachment, error) {
+	checked := map[egress.Address]bool{}
+	for {
+		if err := n.lock(); err != nil {
+			return egress.Attachment{}, err
+		}
+		a, unchecked, err := n.desire(c, r)
+		if err != nil {
+			return egress.Attachment{}, err
+		}
+		unchecked = slices.DeleteFunc(unchecked, func(a egress.Address) bool { return checked[a] })
+		if len(unchecked) == 0 {
+			return a, nil
+		}
+		n.release()
+		claim, err := n.kernel.WhoHas(unchecked)
+		if err != nil {
+			return egress.Attachment{}, err
+		}
+		if claim != nil {
+			return egress.Attachment{}, r.AddressError(fmt.Sprintf(
+				"another host on the link has %s: %s; free the address there, or choose another (where a router answers for every address, set links[].duplicateCheck to false)",
+				claim.Address.Address, claim.MAC))
+		}
+		for _, a := range unchecked {
+			checked[a] = true
+		}
+	}
+}
+
+// desire reads what the request is about and decides. It also returns the egress
+// addresses that are to be put on a link and are to be checked before.
+func (n *Node) desire(c config.Config, r config.Request) (egress.Attachment, []egress.Address, error) {
+	none := egress.Attachment{}
 	addresses, err := n.kernel.Addresses()
 	if err != nil {
-		return egress.Attachment{}, err
+		return none, nil, err
 	}
 	names, indexes := egress.Candidates(r, c, addresses)
 	links, err := n.kernel.Links(names, indexes)
 	if err != nil {
-		return egress.Attachment{}, err
+		return none, nil, err
 	}
 	if err := n.markOurs(addresses, links, r); err != nil {
-		return egress.Attachment{}, err
+		return none, nil, err
 	}
 	flows, err := egress.Select(r, c, egress.Node{Links: links, Addresses: addresses})
 	if err != nil {
-		return egress.Attachment{}, err
+		return none, nil, err
 	}
 	for _, f := range flows {
 		routes, err := n.mainRoutes(f)
 		if err != nil {
-			return egress.Attachment{}, err
+			return none, nil, err
 		}
 		if err := egress.CheckNextHops(r, f, routes); err != nil {
-			return egress.Attachment{}, err
+			return none, nil, err
+		}
+	}
+	if err := n.checkAlone(c, flows); err != nil {
+		return none, nil, err
+	}
+	mask, err := n.assignMarks(c, r, flows)
+	if err != nil {
+		return none, nil, err
+	}
+	var unchecked []egress.Address
+	for _, f := range flows {
+		stands := slices.ContainsFunc(addresses, func(a egress.LinkAddress) bool { return a.Network.Addr() == f.Address })
+		if !stands && c.ChecksDuplicates(f.Link) && !slices.Contains(unchecked, f.HostAddress()) {
+			unchecked = append(unchecked, f.HostAddress())
 		}
 	}
 	return egress.Attachment{
@@ -83,9 +128,10 @@ func (n *Node) desire(c config.Config, r config.Request) (egress.Attachment, err
 		PodName:      r.PodName,
 		Since:        time.Now().UTC().Truncate(time.Second),
 		RulePriority: c.RulePriority,
+		MarkMask:     mask,
 		ClusterCIDRs: c.ClusterCIDRs,
 		Flows:        flows,
-	}, nil
+	}, unchecked, nil
 }
 
 // markOurs says of the addresses that the request can mean which of them
@@ -109,22 +155,28 @@ func (n *Node) markOurs(addresses []egress.LinkAddress, links []egress.Link, r c
 
 // ours asks any attachment that shares the address; they all say the same.
 func (n *Node) ours(at egress.Flow) (bool, error) {
-	owners, err := n.store.Others(record.AddressObject(at), egress.Owner{})
+	_, f, ok, err := n.sharer(record.AddressObject(at), func(f egress.Flow) bool {
+		return f.Index == at.Index && f.Address == at.Address
+	})
+	return ok && f.OwnsAddress, err
+}
+
+// sharer returns any attachment that needs a shared object, and its flow that does.
+func (n *Node) sharer(o record.Object, is func(egress.Flow) bool) (egress.Attachment, egress.Flow, bool, error) {
+	owners, err := n.store.Others(o, egress.Owner{})
 	if err != nil {
-		return false, err
+		return egress.Attachment{}, egress.Flow{}, false, err
 	}
-	for _, o := range owners {
-		a, ok, err := n.store.Find(o)
+	for _, owner := range owners {
+		a, ok, err := n.store.Find(owner)
 		if err != nil {
-			return false, err
+			return egress.Attachment{}, egress.Flow{}, false, err
 		}
-		for _, f := range a.Flows {
-			if ok && f.Index == at.Index && f.Address == at.Address {
-				return f.OwnsAddress, nil
-			}
+		if i := slices.IndexFunc(a.Flows, is); ok && i >= 0 {
+			return a, a.Flows[i], true, nil
 		}
 	}
-	return false, nil
+	return egress.Attachment{}, egress.Flow{}, false, nil
 }
 
 // displace takes away what other, dead, attachments have left for the pod
@@ -166,7 +218,7 @@ func (n *Node) replaceOwn(a egress.Attachment) error {
 	}
 	var stale []egress.Flow
 	for _, f := range before.Flows {
-		if before.RulePriority != a.RulePriority || !slices.Contains(a.Flows, f) {
+		if before.RulePriority != a.RulePriority || before.MarkMask != a.MarkMask || !slices.Contains(a.Flows, f) {
 			stale = append(stale, f)
 		}
 	}
@@ -198,23 +250,28 @@ func (n *Node) apply(a egress.Attachment) error {
 		if !f.OwnsAddress {
 			continue
 		}
-		if err := n.kernel.AddAddress(f.HostAddress()); err != nil {
+		added, err := n.kernel.AddAddress(f.HostAddress())
+		if err != nil {
+			return err
+		}
+		if !added {
+			continue
+		}
+		if err := n.kernel.Announce(f.HostAddress()); err != nil {
 			return err
 		}
 	}
-	var snats []egress.SNAT
-	for _, f := range a.Flows {
-		snats = append(snats, a.SNAT(f))
-	}
-	if err := n.kernel.SetTranslations(snats, a.ClusterCIDRs); err != nil {
+	if err := n.ensureSrcValidMark(a); err != nil {
 		return err
 	}
 	for _, f := range a.Flows {
-		if err := n.kernel.AddRule(a.Rule(f)); err != nil {
-			return err
+		for _, r := range a.Rules(f) {
+			if err := n.kernel.AddRule(r); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return n.kernel.Classify(a.Classes(a.Flows...))
 }
 
 var errNotRecorded = errors.New("egress-ip has no record of this pod's egress; delete the pod, so that its ADD is made again")

@@ -2,7 +2,6 @@ package node
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/config"
@@ -41,7 +40,7 @@ func (n *Node) Check(r config.Request) error {
 func (n *Node) missing(a egress.Attachment) ([]string, error) {
 	var missing []string
 	for _, part := range []func(egress.Attachment) ([]string, error){
-		n.missingRules, n.missingRoutes, n.missingAddresses, n.missingTranslations,
+		n.missingRules, n.missingRoutes, n.missingAddresses, n.missingClasses,
 	} {
 		m, err := part(a)
 		if err != nil {
@@ -54,18 +53,23 @@ func (n *Node) missing(a egress.Attachment) ([]string, error) {
 
 func (n *Node) missingRules(a egress.Attachment) ([]string, error) {
 	var want, have []egress.Rule
-	for _, f := range a.Flows {
-		want = append(want, a.Rule(f))
-	}
+	at := egress.PrioritiesAround(a.RulePriority)
 	for _, family := range egress.Families {
-		if !slices.ContainsFunc(a.Flows, func(f egress.Flow) bool { return f.Family() == family }) {
+		var rules []egress.Rule
+		for _, f := range a.Flows {
+			if f.Family() == family {
+				rules = append(rules, a.Rules(f)...)
+			}
+		}
+		if len(rules) == 0 {
 			continue
 		}
-		rules, err := n.kernel.SourceRules(family, a.RulePriority)
+		want = append(want, rules...)
+		ours, _, err := n.kernel.Rules(family, at.Link, at.Behind)
 		if err != nil {
 			return nil, err
 		}
-		have = append(have, rules...)
+		have = append(have, ours...)
 	}
 	return describe("rule", want, have), nil
 }
@@ -112,12 +116,8 @@ func (n *Node) missingAddresses(a egress.Attachment) ([]string, error) {
 	return describe("address", want, have), nil
 }
 
-func (n *Node) missingTranslations(a egress.Attachment) ([]string, error) {
-	var snats []egress.SNAT
-	for _, f := range a.Flows {
-		snats = append(snats, a.SNAT(f))
-	}
-	return n.kernel.MissingTranslations(snats)
+func (n *Node) missingClasses(a egress.Attachment) ([]string, error) {
+	return n.kernel.MissingClasses(a.Classes(a.Flows...))
 }
 
 func describe[T interface {

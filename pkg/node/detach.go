@@ -43,25 +43,21 @@ func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
 	if err != nil {
 		return err
 	}
-	var snats []egress.SNAT
-	for _, f := range mine {
-		snats = append(snats, a.SNAT(f))
+	left := slices.DeleteFunc(slices.Clone(a.Flows), func(f egress.Flow) bool { return slices.Contains(flows, f) })
+	unneeded, err := n.unneeded(a, flows, left)
+	if err != nil {
+		return err
 	}
-	if err := n.kernel.DeleteTranslations(snats); err != nil {
+	if err := n.declassify(a, mine, flows, unneeded); err != nil {
+		return err
+	}
+	if err := n.deleteRules(a, mine, flows, unneeded); err != nil {
 		return err
 	}
 	for _, f := range mine {
-		if err := n.kernel.DeleteRule(a.Rule(f)); err != nil {
-			return err
-		}
 		if err := n.kernel.DeleteConntrack(f.Pod); err != nil {
 			return err
 		}
-	}
-	left := slices.DeleteFunc(slices.Clone(a.Flows), func(f egress.Flow) bool { return slices.Contains(flows, f) })
-	unneeded, err := n.unneeded(a.Owner, flows, left)
-	if err != nil {
-		return err
 	}
 	for _, f := range flows {
 		if f.OwnsAddress && slices.Contains(unneeded, record.AddressObject(f)) {
@@ -81,8 +77,8 @@ func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
 			}
 		}
 	}
-	if slices.Contains(unneeded, record.Translations) {
-		if err := n.kernel.DeleteTranslationTable(); err != nil {
+	if slices.Contains(unneeded, record.Classification) {
+		if err := n.resetSrcValidMark(); err != nil {
 			return err
 		}
 	}
@@ -94,6 +90,41 @@ func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
 	}
 	a.Flows = left
 	return n.store.Put(a)
+}
+
+// declassify takes the flows out of nftables, with their links' chains where
+// nobody else needs those, and the table with the last.
+func (n *Node) declassify(a egress.Attachment, mine, flows []egress.Flow, unneeded []record.Object) error {
+	if slices.Contains(unneeded, record.Classification) {
+		return n.kernel.DeleteClassification()
+	}
+	var links []int
+	for _, f := range flows {
+		if slices.Contains(unneeded, record.LinkObject(f)) && !slices.Contains(links, f.Index) {
+			links = append(links, f.Index)
+		}
+	}
+	return n.kernel.Declassify(a.Classes(mine...), links)
+}
+
+// deleteRules deletes in the order opposite to that of ADD.
+func (n *Node) deleteRules(a egress.Attachment, mine, flows []egress.Flow, unneeded []record.Object) error {
+	for _, f := range mine {
+		if err := n.kernel.DeleteRule(a.SourceRule(f)); err != nil {
+			return err
+		}
+	}
+	for _, f := range flows {
+		for _, r := range slices.Backward(a.SharedRules(f)) {
+			if !slices.Contains(unneeded, record.RuleObject(r)) {
+				continue
+			}
+			if err := n.kernel.DeleteRule(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // mine returns the flows whose pod address no other attachment has taken over.
@@ -113,11 +144,11 @@ func (n *Node) mine(a egress.Attachment, flows []egress.Flow) ([]egress.Flow, er
 
 // unneeded returns the shared objects of flows that nobody else needs: neither
 // another attachment nor the flows that this one keeps.
-func (n *Node) unneeded(o egress.Owner, flows, left []egress.Flow) ([]record.Object, error) {
-	kept := record.Shared(left...)
+func (n *Node) unneeded(a egress.Attachment, flows, left []egress.Flow) ([]record.Object, error) {
+	kept := record.Shared(a, left...)
 	var unneeded []record.Object
-	for _, object := range record.Shared(flows...) {
-		others, err := n.store.Others(object, o)
+	for _, object := range record.Shared(a, flows...) {
+		others, err := n.store.Others(object, a.Owner)
 		if err != nil {
 			return nil, err
 		}

@@ -29,8 +29,14 @@ func Open() (*Node, error) {
 // Close lets other calls go on.
 func (n *Node) Close() {
 	n.kernel.Close()
+	n.release()
+}
+
+// release lets other calls go on for a while.
+func (n *Node) release() {
 	if n.unlock != nil {
 		n.unlock()
+		n.unlock = nil
 	}
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 
@@ -23,6 +24,12 @@ func (n *Node) ensureProbe(c config.Probe, pods []netip.Addr) error {
 		}
 		if right && want.Equal(have) {
 			return nil
+		}
+		if foreign, err := n.kernel.ProbeTableIsForeign(); err != nil || foreign {
+			if foreign {
+				slog.Warn("somebody else uses the nftables table ip6 egress_ip_probe; it is left alone, and probes are not translated")
+			}
+			return err
 		}
 		if n.unlock != nil {
 			return n.kernel.SetProbe(want)

@@ -11,8 +11,8 @@ import (
 // the last of them: also the name of its folder.
 type Object string
 
-// Translations is the table inet egress_ip.
-const Translations Object = "nftables"
+// Classification is the table inet egress_ip.
+const Classification Object = "classification"
 
 // TableObject is a link's table in one family.
 func TableObject(f egress.Flow) Object {
@@ -24,11 +24,37 @@ func AddressObject(f egress.Flow) Object {
 	return Object(fmt.Sprintf("address-%d-%s", f.Index, f.Address))
 }
 
-// Shared returns what flows need, each once.
-func Shared(flows ...egress.Flow) []Object {
+// LinkObject is a link's pair of chains, and its mark.
+func LinkObject(f egress.Flow) Object { return Object(fmt.Sprintf("link-%d", f.Index)) }
+
+// MarkObject is a mark, which one link has.
+func MarkObject(mark uint32) Object { return Object(fmt.Sprintf("mark-%#x", mark)) }
+
+// RuleObject is a rule that is not a pod's own.
+func RuleObject(r egress.Rule) Object {
+	return Object(fmt.Sprintf("rule-%d-%s", r.Family, slug(r.String())))
+}
+
+// slug makes a file name of a rule's text.
+func slug(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c == ' ' || c == '/' || c == ':' {
+			b[i] = '_'
+		}
+	}
+	return string(b)
+}
+
+// Shared returns what flows of an attachment need, each once.
+func Shared(a egress.Attachment, flows ...egress.Flow) []Object {
 	var objects []Object
 	for _, f := range flows {
-		for _, o := range []Object{TableObject(f), AddressObject(f), Translations} {
+		needs := []Object{TableObject(f), AddressObject(f), LinkObject(f), MarkObject(f.Mark), Classification}
+		for _, r := range a.SharedRules(f) {
+			needs = append(needs, RuleObject(r))
+		}
+		for _, o := range needs {
 			if !slices.Contains(objects, o) {
 				objects = append(objects, o)
 			}

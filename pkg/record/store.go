@@ -80,7 +80,7 @@ func (s Store) Put(a egress.Attachment) error {
 			return err
 		}
 	}
-	for _, o := range Shared(a.Flows...) {
+	for _, o := range Shared(a, a.Flows...) {
 		if err := link(filepath.Join("..", "..", target), filepath.Join(s.dir, "shared", string(o), fileName(a.Owner))); err != nil {
 			return err
 		}
@@ -122,8 +122,8 @@ func (s Store) Release(a egress.Attachment, flows ...egress.Flow) error {
 			}
 		}
 	}
-	kept := Shared(without(a.Flows, flows)...)
-	for _, o := range Shared(flows...) {
+	kept := Shared(a, without(a.Flows, flows)...)
+	for _, o := range Shared(a, flows...) {
 		if slices.Contains(kept, o) {
 			continue
 		}
@@ -192,6 +192,25 @@ func (s Store) RemoveTable(id uint32, f egress.Family) error {
 		return err
 	}
 	return remove(s.table(id, f))
+}
+
+// srcValidMark is there while egress-ip is why net.ipv4.conf.all.src_valid_mark is 1.
+const srcValidMark = "src_valid_mark"
+
+// PutSrcValidMark records that egress-ip is about to set the sysctl.
+func (s Store) PutSrcValidMark() error {
+	return write(filepath.Join(s.dir, srcValidMark), "set by egress-ip; it was 0")
+}
+
+// HasSrcValidMark reports whether egress-ip has set the sysctl.
+func (s Store) HasSrcValidMark() bool {
+	_, err := os.Lstat(filepath.Join(s.dir, srcValidMark))
+	return err == nil
+}
+
+// RemoveSrcValidMark forgets that egress-ip has set the sysctl.
+func (s Store) RemoveSrcValidMark() error {
+	return remove(filepath.Join(s.dir, srcValidMark))
 }
 
 func (s Store) table(id uint32, f egress.Family) string {

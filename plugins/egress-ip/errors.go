@@ -14,6 +14,7 @@ const (
 	errAnnotation = 100 // an annotation cannot be honoured
 	errNode       = 101 // the node's kernel or record could not be read or written
 	errMissing    = 102 // CHECK: something recorded is not there
+	errConflict   = 103 // somebody else does egress on this node
 )
 
 // cniError gives an error the code that a runtime sees; nil stays nil.
@@ -26,6 +27,7 @@ func cniError(err error) error {
 		annotation *config.AnnotationError
 		invalid    *config.InvalidError
 		missing    *node.MissingError
+		conflict   *node.ConflictError
 		syntax     *json.SyntaxError
 	)
 	switch {
@@ -33,6 +35,8 @@ func cniError(err error) error {
 		code = errAnnotation
 	case errors.As(err, &missing):
 		code = errMissing
+	case errors.As(err, &conflict):
+		code = errConflict
 	case errors.As(err, &syntax):
 		code = types.ErrDecodingFailure
 	case errors.As(err, &invalid):

@@ -1,0 +1,14 @@
+package egress
+
+// Marks yields the marks that a mask has for links, lowest first. The highest
+// value, the mask itself, is that of packets that are none of ours.
+func Marks(mask uint32) func(yield func(uint32) bool) {
+	return func(yield func(uint32) bool) {
+		lowest := mask & -mask
+		for mark := lowest; mark != mask; mark += lowest {
+			if !yield(mark) {
+				return
+			}
+		}
+	}
+}

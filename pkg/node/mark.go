@@ -1,0 +1,73 @@
+package node
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/egress-ip/egress-ip/pkg/config"
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/record"
+)
+
+// assignMarks gives each flow its link's mark: the one that the link has, else
+// the lowest that no link has. It returns the mask that the marks are from, which
+// stays the same while there are annotated pods, whatever the configuration says:
+// packets of theirs are on their way with it.
+func (n *Node) assignMarks(c config.Config, r config.Request, flows []egress.Flow) (uint32, error) {
+	mask := c.MarkMask
+	any, _, ok, err := n.sharer(record.Classification, func(egress.Flow) bool { return true })
+	if err != nil {
+		return 0, err
+	}
+	if ok && any.MarkMask != mask {
+		slog.Warn("markMask has changed; it counts once the node has no annotated pod",
+			"configured", fmt.Sprintf("%#x", mask), "in use", fmt.Sprintf("%#x", any.MarkMask))
+		mask = any.MarkMask
+	}
+	given := map[int]uint32{}
+	for i, f := range flows {
+		mark, ok := given[f.Index]
+		if !ok {
+			if mark, err = n.markOf(f, mask, given); err != nil {
+				return 0, err
+			}
+			if mark == 0 {
+				return 0, fmt.Errorf("no mark is left for the link %s: markMask %#x has room for %d links with egress; widen markMask",
+					f.Link, mask, count(mask))
+			}
+			given[f.Index] = mark
+		}
+		flows[i].Mark = mark
+	}
+	return mask, nil
+}
+
+// markOf returns 0 where none is left.
+func (n *Node) markOf(f egress.Flow, mask uint32, given map[int]uint32) (uint32, error) {
+	_, same, ok, err := n.sharer(record.LinkObject(f), func(other egress.Flow) bool { return other.Index == f.Index })
+	if err != nil || ok {
+		return same.Mark, err
+	}
+	taken := map[uint32]bool{}
+	for _, mark := range given {
+		taken[mark] = true
+	}
+	for mark := range egress.Marks(mask) {
+		others, err := n.store.Others(record.MarkObject(mark), egress.Owner{})
+		if err != nil {
+			return 0, err
+		}
+		if len(others) == 0 && !taken[mark] {
+			return mark, nil
+		}
+	}
+	return 0, nil
+}
+
+func count(mask uint32) int {
+	n := 0
+	for range egress.Marks(mask) {
+		n++
+	}
+	return n
+}
