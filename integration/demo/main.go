@@ -24,13 +24,12 @@ func main() {
 // story is the whole demo, act by act.
 func story(t *teller) {
 	began := time.Now()
-	t.Print("%s  What you see is measured in network namespaces made for it; the host's network is left alone.", t.Bold("egress-ip, a demo."))
-	t.Print("")
-	t.Print("   [pods]── cni0 [node] eth0   192.0.2.10 ─────── [router] ── [server] 203.0.113.80")
-	t.Print("                        enp7s0 192.168.124.10 ───────┘         2001:db8:80::80")
+	t.print("%s All of it is measured, in network namespaces of its own; the host's network is left alone.", t.bold("egress-ip, a demo."))
+	t.print("   pods ── cni0 [node] eth0   192.0.2.10     ──┬── [router] ── [server] 203.0.113.80, 2001:db8:80::80")
+	t.print("                       enp7s0 192.168.124.10 ──┘")
 	n := newNode(t)
-	plain := n.Attach(t, "plain", nil)
-	before := n.Read(t)
+	plain := n.attach(t, "plain", nil)
+	before := n.read(t)
 
 	sources(t, n, plain)
 	routes(t, n, plain)
@@ -38,7 +37,7 @@ func story(t *teller) {
 	annotated, with := objects(t, n, before)
 	nothingLeft(t, n, annotated, before, with)
 
-	n.Detach(t, plain)
-	t.Print("")
-	t.Print("%s in %.1f s.", t.Bold("All as told,"), time.Since(began).Seconds())
+	n.detach(t, plain)
+	t.print("")
+	t.print("%s in %.1f s.", t.bold("All as told,"), time.Since(began).Seconds())
 }

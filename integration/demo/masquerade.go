@@ -3,7 +3,6 @@ package main
 import (
 	"net/netip"
 
-	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -48,18 +47,3 @@ func (n *node) masquerade(t *teller) {
 		t.Fatalf("masquerade for the plain pods (it needs nf_tables with NAT in the kernel): %v", err)
 	}
 }
-
-// see asks a who-am-I server, over TCP, which address the pod has for it.
-func see(t *teller, p *pod, server string) netip.Addr {
-	t.GoOn()
-	saw, err := p.Ask("tcp", server)
-	t.Must(err)
-	return saw
-}
-
-// The lab's links as addresses.
-var (
-	primary4 = netip.MustParseAddr(nettest.PrimaryIPv4)
-	primary6 = netip.MustParseAddr(nettest.PrimaryIPv6)
-	second4  = netip.MustParseAddr(nettest.SecondIPv4)
-)

@@ -40,13 +40,13 @@ func newNode(t *teller) *node {
 	n := &node{network: fmt.Sprintf("egress-ip-demo-%d", os.Getpid())}
 	var err error
 	n.bin, err = filepath.Abs("bin")
-	t.Must(err)
+	t.must(err)
 	if _, err := os.Stat(filepath.Join(n.bin, "cnitool")); err != nil {
 		t.Fatalf("%v; run the demo by `make demo`, which builds cnitool and the plugins", err)
 	}
 	n.dir, err = os.MkdirTemp("", "egress-ip-demo-")
-	t.Must(err)
-	t.Cleanup(func() { t.Must(os.RemoveAll(n.dir)) })
+	t.must(err)
+	t.Cleanup(func() { t.must(os.RemoveAll(n.dir)) })
 	n.forgetResults(t)
 	n.Lab = nettest.NewLab(t, nettest.LabOptions{SecondDefault: true})
 	n.Node.Do(t, func() {
@@ -57,10 +57,10 @@ func newNode(t *teller) *node {
 		n.nft, errNft = nftables.New(nftables.AsLasting())
 		err = errors.Join(errRecord, errNft)
 	})
-	t.Must(err)
+	t.must(err)
 	t.Cleanup(func() {
-		t.Must(n.nft.CloseLasting())
-		t.Must(os.RemoveAll(n.record))
+		t.must(n.nft.CloseLasting())
+		t.must(os.RemoveAll(n.record))
 		_ = os.Remove(record.Root) // fails while other namespaces have records
 	})
 	n.masquerade(t)
@@ -81,9 +81,9 @@ func (n *node) forgetResults(t *teller) {
 	}
 	t.Cleanup(func() {
 		files, err := filepath.Glob(filepath.Join(results, n.network+"-*"))
-		t.Must(err)
+		t.must(err)
 		for _, f := range files {
-			t.Must(os.Remove(f))
+			t.must(os.Remove(f))
 		}
 		for _, dir := range made {
 			_ = os.Remove(dir) // fails if another runtime has begun to use it
@@ -115,10 +115,11 @@ func (n *node) configure(t *teller) {
 			}},
 		}},
 		"clusterCIDRs": []string{podNetwork4, serviceNetwork, podNetwork6},
+		"probeSNAT":    object{"links": []string{nettest.PrimaryLink}},
 	}
 	list, err := json.Marshal(object{"cniVersion": "1.0.0", "name": n.network, "plugins": []object{bridge, egress}})
-	t.Must(err)
-	t.Must(os.WriteFile(filepath.Join(n.dir, "10-demo.conflist"), list, 0o600))
+	t.must(err)
+	t.must(os.WriteFile(filepath.Join(n.dir, "10-demo.conflist"), list, 0o600))
 }
 
 const annotationsKey = "io.kubernetes.cri.pod-annotations"
@@ -132,20 +133,28 @@ type pod struct {
 	attached    bool
 }
 
-// Attach makes a pod and attaches it. What is still attached at the end is
+// attach makes a pod and attaches it. What is still attached at the end is
 // detached then.
-func (n *node) Attach(t *teller, name string, annotations map[string]string) *pod {
+func (n *node) attach(t *teller, name string, annotations map[string]string) *pod {
 	p := &pod{Namespace: nettest.New(t, name), annotations: annotations}
 	t.Cleanup(func() {
 		if p.attached {
-			n.Detach(t, p)
+			n.detach(t, p)
 		}
 	})
 	p.attached = true // also by an ADD that fails half-way
 	out, err := n.cnitool("add", p)
-	t.Must(err)
-	var result struct{ IPs []struct{ Address netip.Prefix } }
-	t.Must(json.Unmarshal(out, &result))
+	t.must(err)
+	var result struct {
+		Interfaces []struct{ Name, Sandbox string }
+		IPs        []struct{ Address netip.Prefix }
+	}
+	t.must(json.Unmarshal(out, &result))
+	for _, i := range result.Interfaces {
+		if i.Sandbox == "" { // on the node; its link-local address comes a moment later
+			n.Node.WaitUsable(t, i.Name)
+		}
+	}
 	for _, ip := range result.IPs {
 		if a := ip.Address.Addr(); a.Is4() {
 			p.IPv4 = a
@@ -159,11 +168,11 @@ func (n *node) Attach(t *teller, name string, annotations map[string]string) *po
 	return p
 }
 
-// Detach is the runtime's DEL.
-func (n *node) Detach(t *teller, p *pod) {
+// detach is the runtime's DEL.
+func (n *node) detach(t *teller, p *pod) {
 	p.attached = false
 	_, err := n.cnitool("del", p)
-	t.Must(err)
+	t.must(err)
 }
 
 // callTimeout is far more than a call takes.

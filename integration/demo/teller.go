@@ -84,8 +84,8 @@ func (t *teller) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// Must is Fatalf for an error, if there is one.
-func (t *teller) Must(err error) {
+// must is Fatalf for an error, if there is one.
+func (t *teller) must(err error) {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -106,34 +106,34 @@ func (t *teller) Cleanup(f func()) {
 	t.cleanups = append(t.cleanups, f)
 }
 
-// Print prints a line of the story; before that it looks whether the story is
+// print prints a line of the story; before that it looks whether the story is
 // to go on. No step between two lines takes longer than a few seconds, and every
 // one is whole, so what it has made is known to the cleanups.
-func (t *teller) Print(format string, args ...any) {
-	t.GoOn()
+func (t *teller) print(format string, args ...any) {
+	t.goOn()
 	if _, err := fmt.Printf(format+"\n", args...); err != nil {
 		t.Fatalf("print the story: %v", err)
 	}
 }
 
-// GoOn ends the story if a signal has come.
-func (t *teller) GoOn() {
+// goOn ends the story if a signal has come.
+func (t *teller) goOn() {
 	if t.ctx.Err() != nil {
 		fmt.Fprintln(os.Stderr, "demo: interrupted; cleaning up")
 		runtime.Goexit()
 	}
 }
 
-// Heading begins an act.
-func (t *teller) Heading(text string) {
-	t.Print("")
-	t.Print("%s", t.Bold(text))
+// heading begins an act.
+func (t *teller) heading(text string) {
+	t.print("")
+	t.print("%s", t.bold(text))
 }
 
-// Bold, Good and Bad are for terminals; elsewhere text stays what it is.
-func (t *teller) Bold(text string) string { return t.styled("1", text) }
-func (t *teller) Good(text string) string { return t.styled("32", text) }
-func (t *teller) Bad(text string) string  { return t.styled("31", text) }
+// bold, good and bad are for terminals; elsewhere text stays what it is.
+func (t *teller) bold(text string) string { return t.styled("1", text) }
+func (t *teller) good(text string) string { return t.styled("32", text) }
+func (t *teller) bad(text string) string  { return t.styled("31", text) }
 
 func (t *teller) styled(code, text string) string {
 	if !t.terminal {

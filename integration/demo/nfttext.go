@@ -1,0 +1,343 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// ruleWriter turns the expressions of a rule, a program for a machine with
+// registers, back into the words of nft. It knows those that egress-ip and the
+// demo write; any other is shown by its type, in square brackets.
+//
+// What has been loaded waits in operands until an expression uses it; none of
+// these programs loads what it does not use next.
+type ruleWriter struct {
+	anonymous map[string]string
+	family    byte   // NFPROTO of the packets that the rule can still be about; 0: both
+	l4        byte   // their protocol; 0: any
+	implied   string // said by what is to come if that is about the same protocol
+	operands  []operand
+	words     []string
+}
+
+// operand is what a register holds.
+type operand struct {
+	text string // such as "ip saddr"
+	kind string // an nft type: how constants beside it are written
+	size int    // of the whole field, where only its first bytes were loaded
+	data []byte // of a constant
+}
+
+func ruleOf(family nftables.TableFamily, exprs []expr.Any, anonymous map[string]string) nftRule {
+	w := &ruleWriter{anonymous: anonymous}
+	if family != nftables.TableFamilyINet {
+		w.family = byte(family)
+	}
+	for _, e := range exprs {
+		w.write(e)
+	}
+	w.flushImplied()
+	return nftRule{strings.Join(w.words, " "), family == nftables.TableFamilyINet && w.family == unix.NFPROTO_IPV6}
+}
+
+func (w *ruleWriter) write(e expr.Any) {
+	switch e := e.(type) {
+	case *expr.Meta:
+		w.meta(e)
+	case *expr.Payload:
+		w.payload(e)
+	case *expr.Ct:
+		w.load(ctOperand(e.Key))
+	case *expr.Immediate:
+		w.load(operand{data: e.Data})
+	case *expr.Bitwise:
+		w.bitwise(e)
+	case *expr.Cmp:
+		w.compare(e)
+	case *expr.Lookup:
+		w.lookup(e)
+	case *expr.NAT:
+		w.nat(e)
+	case *expr.Masq:
+		w.say("masquerade")
+	case *expr.Counter:
+		w.say("counter")
+	case *expr.Verdict:
+		w.say(verdictText(*e))
+	default:
+		w.say(fmt.Sprintf("[%T]", e))
+	}
+}
+
+func (w *ruleWriter) load(o operand) { w.operands = append(w.operands, o) }
+
+func (w *ruleWriter) say(words ...string) {
+	w.flushImplied()
+	w.words = append(w.words, words...)
+}
+
+func (w *ruleWriter) flushImplied() {
+	if w.implied != "" {
+		w.words = append(w.words, w.implied)
+		w.implied = ""
+	}
+}
+
+// use takes what was loaded, as one text and with the kind of the last.
+func (w *ruleWriter) use() operand {
+	var texts []string
+	var o operand
+	for _, o = range w.operands {
+		texts = append(texts, o.text)
+	}
+	o.text = strings.Join(texts, " . ")
+	w.operands = nil
+	return o
+}
+
+func (w *ruleWriter) meta(e *expr.Meta) {
+	names := map[expr.MetaKey]operand{
+		expr.MetaKeyNFPROTO: {text: "meta nfproto", kind: "nf_proto"},
+		expr.MetaKeyL4PROTO: {text: "meta l4proto", kind: "inet_proto"},
+		expr.MetaKeyMARK:    {text: "meta mark", kind: "mark"},
+		expr.MetaKeyIIFNAME: {text: "iifname", kind: "ifname"},
+		expr.MetaKeyOIFNAME: {text: "oifname", kind: "ifname"},
+	}
+	o, known := names[e.Key]
+	if !known {
+		o = operand{text: fmt.Sprintf("[meta %d]", e.Key)}
+	}
+	if e.SourceRegister {
+		w.say(o.text, "set", w.constant(o.kind))
+		return
+	}
+	w.load(o)
+}
+
+// constant takes what was loaded, and writes it as a value of a kind if it is one.
+func (w *ruleWriter) constant(kind string) string {
+	o := w.use()
+	if o.data != nil {
+		return dataText(kind, o.data)
+	}
+	return o.text
+}
+
+func (w *ruleWriter) payload(e *expr.Payload) {
+	o := w.field(e)
+	if e.OperationType == expr.PayloadWrite {
+		w.say(o.text, "set", w.constant(o.kind))
+		return
+	}
+	w.load(o)
+}
+
+// field names what stands at an offset of a header. A field says the protocol,
+// so that nft does not print the check of it.
+func (w *ruleWriter) field(e *expr.Payload) operand {
+	fields := []struct {
+		family, l4   byte
+		base         expr.PayloadBase
+		offset, size uint32
+		text, kind   string
+	}{
+		{unix.NFPROTO_IPV4, 0, expr.PayloadBaseNetworkHeader, 12, 4, "ip saddr", "ipv4_addr"},
+		{unix.NFPROTO_IPV4, 0, expr.PayloadBaseNetworkHeader, 16, 4, "ip daddr", "ipv4_addr"},
+		{unix.NFPROTO_IPV6, 0, expr.PayloadBaseNetworkHeader, 8, 16, "ip6 saddr", "ipv6_addr"},
+		{unix.NFPROTO_IPV6, 0, expr.PayloadBaseNetworkHeader, 24, 16, "ip6 daddr", "ipv6_addr"},
+		{0, unix.IPPROTO_ICMPV6, expr.PayloadBaseTransportHeader, 0, 1, "icmpv6 type", "icmpv6_type"},
+	}
+	for _, f := range fields {
+		if f.family != 0 && f.family == w.family || f.l4 != 0 && f.l4 == w.l4 {
+			if f.base == e.Base && f.offset == e.Offset && e.Len <= f.size {
+				w.implied = ""
+				return operand{text: f.text, kind: f.kind, size: int(f.size)}
+			}
+		}
+	}
+	bases := map[expr.PayloadBase]string{expr.PayloadBaseLLHeader: "ll", expr.PayloadBaseNetworkHeader: "nh", expr.PayloadBaseTransportHeader: "th"}
+	return operand{text: fmt.Sprintf("@%s,%d,%d", bases[e.Base], e.Offset*8, e.Len*8)}
+}
+
+func ctOperand(key expr.CtKey) operand {
+	switch key {
+	case expr.CtKeyDIRECTION:
+		return operand{text: "ct direction", kind: "ct_dir"}
+	case expr.CtKeyMARK:
+		return operand{text: "ct mark", kind: "mark"}
+	}
+	return operand{text: fmt.Sprintf("[ct %d]", key)}
+}
+
+// bitwise is (x & mask) ^ xor; where the two have no bit in common that is an or.
+func (w *ruleWriter) bitwise(e *expr.Bitwise) {
+	if len(w.operands) == 0 || len(e.Mask) != 4 || len(e.Xor) != 4 {
+		w.say("[bitwise]")
+		return
+	}
+	o := &w.operands[len(w.operands)-1]
+	mask, xor := binary.NativeEndian.Uint32(e.Mask), binary.NativeEndian.Uint32(e.Xor)
+	if mask != ^xor {
+		o.text += fmt.Sprintf(" & 0x%08x", mask)
+	}
+	switch {
+	case xor == 0:
+	case xor&mask == 0:
+		o.text += fmt.Sprintf(" | 0x%08x", xor)
+	default:
+		o.text += fmt.Sprintf(" ^ 0x%08x", xor)
+	}
+}
+
+func (w *ruleWriter) compare(e *expr.Cmp) {
+	o := w.use()
+	equal := e.Op == expr.CmpOpEq
+	switch {
+	case equal && o.kind == "nf_proto" && len(e.Data) == 1:
+		w.family = e.Data[0]
+	case equal && o.kind == "inet_proto" && len(e.Data) == 1:
+		w.l4 = e.Data[0]
+	}
+	operators := map[expr.CmpOp]string{expr.CmpOpEq: "", expr.CmpOpNeq: " !=", expr.CmpOpLt: " <", expr.CmpOpLte: " <=", expr.CmpOpGt: " >", expr.CmpOpGte: " >="}
+	operator := operators[e.Op]
+	if equal && strings.ContainsAny(o.text, "&|") {
+		operator = " =="
+	}
+	value := dataText(o.kind, e.Data)
+	if o.size > len(e.Data) {
+		value = prefixOf(o.size, e.Data)
+	}
+	text := o.text + operator + " " + value
+	if equal && (o.kind == "nf_proto" || o.kind == "inet_proto") {
+		w.flushImplied()
+		w.implied = text
+		return
+	}
+	w.say(text)
+}
+
+func (w *ruleWriter) lookup(e *expr.Lookup) {
+	o := w.use()
+	set, ok := w.anonymous[e.SetName]
+	if !ok {
+		set = "@" + e.SetName
+	}
+	switch {
+	case e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT:
+		w.say(o.text, "vmap", set)
+	case e.IsDestRegSet:
+		w.load(operand{text: o.text + " map " + set})
+	case e.Invert:
+		w.say(o.text, "!=", set)
+	default:
+		w.say(o.text, set)
+	}
+}
+
+func (w *ruleWriter) nat(e *expr.NAT) {
+	kind, to, addr := "snat", "ip to", "ipv4_addr"
+	if e.Type == expr.NATTypeDestNAT {
+		kind = "dnat"
+	}
+	if e.Family == unix.NFPROTO_IPV6 {
+		to, addr = "ip6 to", "ipv6_addr"
+	}
+	w.say(kind, to, w.constant(addr))
+}
+
+func verdictText(v expr.Verdict) string {
+	switch v.Kind {
+	case expr.VerdictReturn:
+		return "return"
+	case expr.VerdictGoto:
+		return "goto " + v.Chain
+	case expr.VerdictJump:
+		return "jump " + v.Chain
+	case expr.VerdictDrop:
+		return "drop"
+	case expr.VerdictAccept:
+		return "accept"
+	case expr.VerdictContinue:
+		return "continue"
+	}
+	return fmt.Sprintf("[verdict %d]", v.Kind)
+}
+
+// dataText writes a constant as nft does for its type.
+func dataText(kind string, data []byte) string {
+	switch kind {
+	case "ipv4_addr", "ipv6_addr":
+		if a, ok := netip.AddrFromSlice(data); ok {
+			return a.String()
+		}
+	case "ifname":
+		return fmt.Sprintf("%q", strings.TrimRight(string(data), "\x00"))
+	case "mark":
+		if len(data) == 4 {
+			return fmt.Sprintf("0x%08x", binary.NativeEndian.Uint32(data))
+		}
+	}
+	if names, ok := dataNames[kind]; ok && len(data) == 1 {
+		if name, ok := names[data[0]]; ok {
+			return name
+		}
+		return fmt.Sprint(data[0])
+	}
+	return fmt.Sprintf("%#x", data)
+}
+
+var dataNames = map[string]map[byte]string{
+	"nf_proto":    {unix.NFPROTO_IPV4: "ipv4", unix.NFPROTO_IPV6: "ipv6"},
+	"inet_proto":  {unix.IPPROTO_ICMP: "icmp", unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_ICMPV6: "ipv6-icmp"},
+	"ct_dir":      {0: "original", 1: "reply"},
+	"icmpv6_type": {134: "nd-router-advert", 135: "nd-neighbor-solicit", 136: "nd-neighbor-advert", 137: "nd-redirect"},
+}
+
+// prefixOf writes the first bytes of an address as the prefix that they are.
+func prefixOf(size int, first []byte) string {
+	a, ok := netip.AddrFromSlice(append(append([]byte{}, first...), make([]byte, size-len(first))...))
+	if !ok {
+		return fmt.Sprintf("%#x", first)
+	}
+	return netip.PrefixFrom(a, len(first)*8).String()
+}
+
+// intervalText writes the addresses from one up to the one before end; without
+// an end, up to the very last.
+func intervalText(kind string, from, end []byte) string {
+	first, ok := netip.AddrFromSlice(from)
+	if !ok || kind != "ipv4_addr" && kind != "ipv6_addr" {
+		return fmt.Sprintf("%#x-%#x", from, end)
+	}
+	last := lastOf(netip.PrefixFrom(first, 0))
+	if behind, ok := netip.AddrFromSlice(end); ok {
+		last = behind.Prev()
+	}
+	for length := first.BitLen(); length >= 0; length-- {
+		p := netip.PrefixFrom(first, length)
+		switch {
+		case p != p.Masked() || lastOf(p) != last:
+		case p.IsSingleIP():
+			return first.String()
+		default:
+			return p.String()
+		}
+	}
+	return first.String() + "-" + last.String()
+}
+
+// lastOf returns the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < len(b)*8; bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	last, _ := netip.AddrFromSlice(b)
+	return last
+}
