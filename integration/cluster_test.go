@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -45,13 +46,13 @@ func (c *cluster) configure(t *testing.T, cniVersion string, plugins ...object) 
 
 // forgetAfter removes what the record of the node's namespace has when the test
 // ends; its namespace is never seen again.
-func (c *cluster) forgetAfter(t *testing.T) {
+func (c *cluster) forgetAfter(t testing.TB) {
 	t.Helper()
 	dir := c.recordDir(t)
 	t.Cleanup(func() { _ = os.RemoveAll(dir); _ = os.Remove(record.Root) })
 }
 
-func (c *cluster) recordDir(t *testing.T) string {
+func (c *cluster) recordDir(t testing.TB) string {
 	t.Helper()
 	var store record.Store
 	var err error
@@ -114,14 +115,15 @@ var both = address(egress4 + "," + egress6)
 // pod is a sandbox, as a runtime makes it.
 type pod struct {
 	*nettest.Namespace
-	cluster     *cluster
-	annotations annotations
-	namespace   string
+	cluster      *cluster
+	annotations  annotations
+	capabilities object // beside the annotations
+	namespace    string
 }
 
 func (c *cluster) newPod(t *testing.T, a annotations) *pod {
 	t.Helper()
-	return &pod{nettest.New(t, "pod"), c, a, "payments"}
+	return &pod{Namespace: nettest.New(t, "pod"), cluster: c, annotations: a, namespace: "payments"}
 }
 
 // add makes a pod and attaches it.
@@ -146,7 +148,9 @@ func (p *pod) del(t *testing.T) {
 
 // cnitool runs a command of cnitool for the pod, and returns all that it prints.
 func (p *pod) cnitool(command string) (string, error) {
-	capArgs, err := json.Marshal(object{"io.kubernetes.cri.pod-annotations": p.annotations})
+	capabilities := object{"io.kubernetes.cri.pod-annotations": p.annotations}
+	maps.Copy(capabilities, p.capabilities)
+	capArgs, err := json.Marshal(capabilities)
 	if err != nil {
 		return "", err
 	}
@@ -183,10 +187,16 @@ func (p *pod) requireSeen(t *testing.T, ipv4, ipv6 string) {
 // command runs a program on the node and returns what it prints.
 func (c *cluster) command(t *testing.T, name string, args ...string) string {
 	t.Helper()
+	return c.on(t, c.Node, name, args...)
+}
+
+// on runs a program in a namespace and returns what it prints.
+func (c *cluster) on(t *testing.T, n *nettest.Namespace, name string, args ...string) string {
+	t.Helper()
 	cmd := exec.Command(name, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	require.NoError(t, c.Node.Run(cmd), "%s: %s", cmd, &out)
+	require.NoError(t, n.Run(cmd), "%s: %s", cmd, &out)
 	return out.String()
 }
 
@@ -245,7 +255,7 @@ func (c *cluster) plugin(call call) (string, error) {
 }
 
 // request is the stdin of a direct ADD or CHECK for a pod with these addresses.
-func request(t *testing.T, entry object, a annotations, addresses ...string) string {
+func request(t testing.TB, entry object, a annotations, addresses ...string) string {
 	t.Helper()
 	var ips []object
 	for _, address := range addresses {
@@ -283,7 +293,7 @@ func (c *cluster) newDirect(t *testing.T, id, ipv4, ipv6 string, entry object) *
 	return &direct{c.PodVeth(t, ipv4, ipv6), c, id, entry, []string{ipv4, ipv6}}
 }
 
-func (d *direct) call(t *testing.T, command string, a annotations) (string, error) {
+func (d *direct) call(t testing.TB, command string, a annotations) (string, error) {
 	t.Helper()
 	return d.cluster.plugin(call{
 		command: command, containerID: d.id, netns: d.Path(),
@@ -291,13 +301,13 @@ func (d *direct) call(t *testing.T, command string, a annotations) (string, erro
 	})
 }
 
-func (d *direct) add(t *testing.T, a annotations) {
+func (d *direct) add(t testing.TB, a annotations) {
 	t.Helper()
 	_, err := d.call(t, "ADD", a)
 	require.NoError(t, err)
 }
 
-func (d *direct) del(t *testing.T) {
+func (d *direct) del(t testing.TB) {
 	t.Helper()
 	_, err := d.call(t, "DEL", nil)
 	require.NoError(t, err)
