@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/vishvananda/netlink"
@@ -50,7 +51,26 @@ func (k *Kernel) AddAddress(a egress.Address) error {
 	if err := k.rt.AddrAdd(nil, addr); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add address %s: %w", a, err)
 	}
+	if a.Address.Is6() {
+		return k.awaitLocal(a.Address)
+	}
 	return nil
+}
+
+// awaitLocal waits until the kernel has made an IPv6 address's route in local, and
+// with that begun to answer for the address: that comes a moment after it has taken
+// it, and a router that asks in vain until then asks again only after a second.
+func (k *Kernel) awaitLocal(a netip.Addr) error {
+	// The library asks with a flag that a strict kernel refuses.
+	if err := k.rt.SetStrictCheck(false); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if r, err := k.rt.RouteGet(a.AsSlice()); err == nil && len(r) > 0 && r[0].Type == unix.RTN_LOCAL {
+			break
+		}
+	}
+	return k.rt.SetStrictCheck(true)
 }
 
 // DeleteAddress takes an egress address off its link.
