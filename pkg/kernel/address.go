@@ -67,7 +67,7 @@ func (k *Kernel) AddAddress(a egress.Address) (added bool, err error) {
 // its solicited-node group, and adds its local route, a moment later, in a
 // workqueue. Solicitations of that moment would wait a second for the next try.
 func (k *Kernel) awaitLocal(a egress.Address) error {
-	const most, step = 200 * time.Millisecond, time.Millisecond
+	const most, step = time.Second, time.Millisecond
 	filter := &netlink.Route{Table: unix.RT_TABLE_LOCAL, LinkIndex: a.Link, Type: unix.RTN_LOCAL}
 	for deadline := time.Now().Add(most); time.Now().Before(deadline); time.Sleep(step) {
 		routes, err := k.routes(egress.IPv6, filter, anyProtocol)

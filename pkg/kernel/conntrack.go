@@ -29,37 +29,44 @@ const (
 // DeleteConntrack drops the connections that a pod address has opened, and those
 // opened to it, whatever address they were sent to. No others.
 func (k *Kernel) DeleteConntrack(pod netip.Addr) error {
-	if k.ct == nil {
-		ct, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
-		if err != nil {
-			return fmt.Errorf("open a conntrack socket: %w", err)
-		}
-		k.ct = ct
-	}
-	for _, tuple := range []int{ctaTupleOrig, ctaTupleReply} {
-		if err := k.deleteConntrack(pod, tuple); err != nil {
-			return fmt.Errorf("delete the connections of %s: %w", pod, err)
-		}
+	if err := k.deleteConntrack(pod); err != nil {
+		return fmt.Errorf("delete the connections of %s: %w", pod, err)
 	}
 	return nil
 }
 
 // deleteConntrack lets the kernel find and delete in one request (Linux 6.8).
-// Before that the kernel can only find (5.8), and before that not even so.
-func (k *Kernel) deleteConntrack(pod netip.Addr, tuple int) error {
-	_, err := conntrackRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, pod, tuple).Execute(unix.NETLINK_NETFILTER, 0)
-	if err == nil || errors.Is(err, unix.ENOENT) {
+// Before that it can only find. And an IPv6 address it takes for "all but this one"
+// (ctnetlink_filter_match_tuple, 5.8 to 6.18 at least), so for those, too, the
+// entries come up to be looked at.
+func (k *Kernel) deleteConntrack(pod netip.Addr) error {
+	if pod.Is4() && flushConntrack(pod, ctaTupleOrig) == nil && flushConntrack(pod, ctaTupleReply) == nil {
 		return nil
 	}
-	filter := &netlink.ConntrackFilter{}
-	of := netlink.ConntrackFilterType(netlink.ConntrackOrigSrcIP)
-	if tuple == ctaTupleReply {
-		of = netlink.ConntrackReplySrcIP
+	if k.ct == nil {
+		ct, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return err
+		}
+		k.ct = ct
 	}
-	if err := filter.AddIP(of, pod.AsSlice()); err != nil {
-		return err
+	var filters []netlink.CustomConntrackFilter
+	for _, of := range []netlink.ConntrackFilterType{netlink.ConntrackOrigSrcIP, netlink.ConntrackReplySrcIP} {
+		filter := &netlink.ConntrackFilter{}
+		if err := filter.AddIP(of, pod.AsSlice()); err != nil {
+			return err
+		}
+		filters = append(filters, filter)
 	}
-	_, err = k.ct.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(familyOf(pod)), filter)
+	_, err := k.ct.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(familyOf(pod)), filters...)
+	return err
+}
+
+func flushConntrack(pod netip.Addr, tuple int) error {
+	_, err := conntrackRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, pod, tuple).Execute(unix.NETLINK_NETFILTER, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	return err
 }
 

@@ -230,9 +230,11 @@ func (n *Node) replaceOwn(a egress.Attachment) error {
 
 // apply writes an attachment, the record first.
 func (n *Node) apply(a egress.Attachment) error {
-	if before, ok, err := n.store.Find(a.Owner); err != nil {
+	before, again, err := n.store.Find(a.Owner)
+	if err != nil {
 		return err
-	} else if ok {
+	}
+	if again {
 		a.Since = before.Since
 	}
 	if err := n.store.Put(a); err != nil {
@@ -271,7 +273,20 @@ func (n *Node) apply(a egress.Attachment) error {
 			}
 		}
 	}
-	return n.kernel.Classify(a.Classes(a.Flows...))
+	if err := n.kernel.Classify(a.Classes(a.Flows...)); err != nil {
+		return err
+	}
+	for _, f := range a.Flows {
+		if slices.Contains(before.Flows, f) {
+			continue // its connections have this translation
+		}
+		// Those of the pod that had the address before have another, or none: a
+		// plain pod's DEL drops nothing.
+		if err := n.kernel.DeleteConntrack(f.Pod); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var errNotRecorded = errors.New("egress-ip has no record of this pod's egress; delete the pod, so that its ADD is made again")

@@ -14,11 +14,10 @@ func Detach(o egress.Owner) error {
 	if err != nil {
 		return err
 	}
-	if _, ok, err := store.Find(o); err != nil || !ok {
-		if err == nil {
-			err = store.Discard(o)
-		}
+	if _, ok, err := store.Find(o); err != nil {
 		return err
+	} else if !ok {
+		return discard(store, o)
 	}
 	n, err := Open()
 	if err != nil {
@@ -33,6 +32,21 @@ func Detach(o egress.Owner) error {
 		return err
 	}
 	return n.detach(a, a.Flows)
+}
+
+// discard clears away what a call that was killed has left beside records.
+func discard(store record.Store, o egress.Owner) error {
+	if err := store.Discard(o); err != nil || !store.Abandoned() {
+		return err
+	}
+	// Another call may be about to write into the folders.
+	unlock, err := record.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	store.Prune()
+	return nil
 }
 
 // detach takes flows of an attachment away, and the attachment with its last flow.

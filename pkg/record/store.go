@@ -100,12 +100,32 @@ func (s Store) Remove(a egress.Attachment) error {
 	if err := remove(s.attachment(a.Owner)); err != nil {
 		return err
 	}
-	// The folders go with the last attachment; as long as there is one they are not empty.
+	s.Prune()
+	return nil
+}
+
+// Prune removes the folders where nothing is recorded; as long as there is an
+// attachment they are not empty.
+func (s Store) Prune() {
 	for _, dir := range []string{"attachments", "pods", "shared", "tables", "."} {
 		_ = os.Remove(filepath.Join(s.dir, dir))
 	}
 	_ = os.Remove(Root)
-	return nil
+}
+
+// Abandoned reports whether there are folders but no attachment: a call was killed
+// with its record not yet written, or just removed.
+func (s Store) Abandoned() bool {
+	if _, err := os.Lstat(s.dir); err != nil {
+		return false
+	}
+	dir, err := os.Open(filepath.Join(s.dir, "attachments"))
+	if err != nil {
+		return absent(err)
+	}
+	defer dir.Close()
+	_, err = dir.Readdirnames(1)
+	return errors.Is(err, io.EOF)
 }
 
 // Release forgets that an attachment has the flows' pod addresses, and that it
@@ -120,6 +140,10 @@ func (s Store) Release(a egress.Attachment, flows ...egress.Flow) error {
 			if err := remove(filepath.Join(s.dir, "pods", f.Pod.String())); err != nil {
 				return err
 			}
+		}
+		// An ADD that was killed may have left it, and the table may stay.
+		if err := remove(s.table(f.Table, f.Family()) + unfinished); err != nil {
+			return err
 		}
 	}
 	kept := Shared(a, without(a.Flows, flows)...)
@@ -242,7 +266,7 @@ func write(path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := mkdir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("create the folder of records: %w", err)
 	}
 	if err := os.WriteFile(path+unfinished, append(data, '\n'), 0o600); err != nil {
@@ -252,6 +276,16 @@ func write(path string, v any) error {
 		return fmt.Errorf("write the record: %w", err)
 	}
 	return nil
+}
+
+// mkdir tries again when Root has gone meanwhile, with another namespace's last record.
+func mkdir(dir string) (err error) {
+	for range 100 {
+		if err = os.MkdirAll(dir, 0o700); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return err
 }
 
 func read(path string, v any) error {
@@ -270,7 +304,7 @@ func link(target, path string) error {
 	if have, err := os.Readlink(path); err == nil && have == target {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := mkdir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("create the folder of records: %w", err)
 	}
 	if err := remove(path); err != nil {
