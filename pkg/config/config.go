@@ -36,9 +36,9 @@ type Link struct {
 	Pattern  string // empty: any link whose network holds the address
 	Gateways []netip.Addr
 	Allow    []Allow
-	// DuplicateCheck asks the link whether another host has an egress address,
-	// before the address is put there.
-	DuplicateCheck bool
+	// Unchecked: an egress address is put on the link without asking it whether
+	// another host has the address.
+	Unchecked bool
 }
 
 // Matches reports whether the element speaks of the link with this name.
@@ -47,7 +47,7 @@ func (l Link) Matches(name string) bool { return l.Pattern == "" || Glob(l.Patte
 // ChecksDuplicates reports whether the link is to be asked for other hosts with
 // an egress address: unless an element that speaks of it says no.
 func (c Config) ChecksDuplicates(link string) bool {
-	return !slices.ContainsFunc(c.Links, func(l Link) bool { return l.Matches(link) && !l.DuplicateCheck })
+	return !slices.ContainsFunc(c.Links, func(l Link) bool { return l.Matches(link) && l.Unchecked })
 }
 
 // Allow says which namespaces may use which addresses.

@@ -196,13 +196,16 @@ func knownKeys(path string) string {
 }
 
 func parseLink(key string, l wireLink) (Link, error) {
-	link := Link{DuplicateCheck: l.DuplicateCheck == nil || *l.DuplicateCheck}
+	link := Link{Unchecked: l.DuplicateCheck != nil && !*l.DuplicateCheck}
 	if l.Name != nil {
 		if *l.Name == "" {
 			return Link{}, fmt.Errorf("%s.name is empty; name a link or a glob, or leave the key out", key)
 		}
 		if err := checkGlob(key+".name", *l.Name); err != nil {
 			return Link{}, err
+		}
+		if !strings.ContainsAny(*l.Name, "*?[\\") && !validLinkName(*l.Name) {
+			return Link{}, fmt.Errorf("%s.name: %q is no name of a link (1 to 15 characters, no space or slash)", key, *l.Name)
 		}
 		link.Pattern = *l.Name
 	}

@@ -31,7 +31,10 @@ func (r Rule) String() string {
 	} else {
 		b.WriteString(" from all")
 	}
-	if r.Mask != 0 {
+	switch {
+	case r.Mask != 0 && r.Mark == 0:
+		fmt.Fprintf(&b, " fwmark 0/%#x", r.Mask)
+	case r.Mask != 0:
 		fmt.Fprintf(&b, " fwmark %#x/%#x", r.Mark, r.Mask)
 	}
 	if r.Local {

@@ -37,6 +37,9 @@ func (t TableSpec) LinkRoutes(main []Route) []Route {
 			r.Dst.Addr().IsLinkLocalUnicast() || r.Dst.Addr().IsMulticast() || t.isCluster(r.Dst) {
 			continue
 		}
+		if r.Dst.Bits() == 0 && !r.NextHop.IsValid() && t.Gateway.IsValid() {
+			continue // the configured next hop wins over none
+		}
 		hasDefault = hasDefault || r.Dst.Bits() == 0
 		r.Table = t.Table
 		hops[r.Key()]++

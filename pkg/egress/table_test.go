@@ -1,6 +1,7 @@
 package egress_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
@@ -374,7 +375,7 @@ func TestStrings(t *testing.T) {
 		{egress.Rule{Priority: 6000, From: addr("fd00:244::5"), Table: 1134}, "6000: from fd00:244::5 lookup 1134"},
 		{egress.Address{Link: 134, Address: addr("192.168.124.99")}, "192.168.124.99/32 on if134"},
 		{egress.Address{Link: 134, Address: addr("fd00:124::99")}, "fd00:124::99/128 on if134"},
-		{egress.SNAT{Pod: addr("10.244.1.5"), Link: "enp7s0", Address: addr("192.168.124.99"), Owner: "c1"}, `10.244.1.5 . "enp7s0" : 192.168.124.99`},
+		{egress.Classification{Pod: addr("10.244.1.5"), Link: "enp7s0", Address: addr("192.168.124.99"), Owner: "c1"}, `10.244.1.5 . "enp7s0" : 192.168.124.99`},
 		{route("192.168.124.0/24", enp7s0, ""), "192.168.124.0/24 dev if134 table 254"},
 		{route("192.168.124.7/32", enp7s0, ""), "192.168.124.7 dev if134 table 254"},
 		{route("fd00:124::7/128", enp7s0, ""), "fd00:124::7 dev if134 table 254"},
@@ -414,8 +415,21 @@ func TestAttachment(t *testing.T) {
 	f := by(free("10.244.1.5", "192.168.124.99"), "192.168.124.1")
 	f6 := free("fd00:244::5", "fd00:124::99")
 
-	require.Equal(t, egress.Rule{Priority: 6000, From: addr("10.244.1.5"), Table: 1134}, a.Rule(f))
-	require.Equal(t, egress.SNAT{Pod: addr("10.244.1.5"), Link: "enp7s0", Address: addr("192.168.124.99"), Owner: "c1"}, a.SNAT(f))
+	f.Mark, a.MarkMask = 0x01000000, 0x0f000000
+	require.Equal(t, []string{
+		"6001: from all nop",
+		"5999: not from all fwmark 0/0xf000000 goto 6001",
+		"5999: from all iif lo goto 6001",
+		"5998: from all fwmark 0x1000000/0xf000000 lookup 1134",
+		"6000: from 10.244.1.5 lookup 1134",
+	}, texts(a.Rules(f)))
+	for _, r := range a.Rules(f6) {
+		require.Equal(t, egress.IPv6, r.Family)
+	}
+	class := egress.Classification{
+		Pod: addr("10.244.1.5"), Link: "enp7s0", Index: enp7s0, Mark: 0x01000000, Address: addr("192.168.124.99"), Owner: "c1",
+	}
+	require.Equal(t, egress.Classes{Mask: 0x0f000000, Cluster: a.ClusterCIDRs, Pods: []egress.Classification{class}}, a.Classes(f))
 	require.Equal(t, egress.Address{Link: enp7s0, Address: addr("192.168.124.99")}, f.HostAddress())
 	require.Equal(t, egress.Route{Table: 1134, Dst: prefix("10.244.1.5/32"), Type: egress.Throw, Weight: 1}, f.PodThrow())
 	require.Equal(t, egress.Route{Table: 1134, Dst: prefix("fd00:244::5/128"), Type: egress.Throw, Metric: 1024, Weight: 1}, f6.PodThrow())
@@ -432,7 +446,7 @@ func TestAttachment(t *testing.T) {
 }
 
 // CNI lets a container ID be of any length; nft lets a comment be 128 bytes.
-func TestSNATOwnerFitsAComment(t *testing.T) {
+func TestOwnerFitsAComment(t *testing.T) {
 	f := free("10.244.1.5", "192.168.124.99")
 	id := make([]byte, 200)
 	for i := range id {
@@ -440,6 +454,48 @@ func TestSNATOwnerFitsAComment(t *testing.T) {
 	}
 	for length, want := range map[int]int{1: 1, 64: 64, 128: 128, 129: 128, 200: 128} {
 		a := egress.Attachment{Owner: egress.Owner{ContainerID: string(id[:length])}}
-		require.Equal(t, string(id[:want]), a.SNAT(f).Owner)
+		require.Equal(t, string(id[:want]), a.Classification(f).Owner)
 	}
+}
+
+func texts(rules []egress.Rule) []string {
+	var s []string
+	for _, r := range rules {
+		s = append(s, r.String())
+	}
+	return s
+}
+
+// The rules keep their order at either end of the range; rules of one priority are
+// in the order in which they were added, the kernel's own, 0, before them.
+func TestPriorities(t *testing.T) {
+	for source, want := range map[uint32]egress.Priorities{
+		1:     {Link: 0, Skip: 1, Source: 1, Behind: 2},
+		2:     {Link: 0, Skip: 1, Source: 2, Behind: 3},
+		3:     {Link: 1, Skip: 2, Source: 3, Behind: 4},
+		6000:  {Link: 5998, Skip: 5999, Source: 6000, Behind: 6001},
+		32765: {Link: 32763, Skip: 32764, Source: 32765, Behind: 32766},
+	} {
+		require.Equal(t, want, egress.PrioritiesAround(source))
+	}
+}
+
+func TestMarks(t *testing.T) {
+	for mask, want := range map[uint32][]uint32{
+		0x03000000: {0x01000000, 0x02000000},
+		0x00000007: {1, 2, 3, 4, 5, 6},
+		0xc0000000: {0x40000000, 0x80000000},
+	} {
+		require.Equal(t, want, slices.Collect(egress.Marks(mask)))
+	}
+}
+
+// Main may hold a default without a next hop: a configured one is better.
+func TestGatewayWinsOverDefaultDev(t *testing.T) {
+	spec := egress.TableSpec{Table: 1134, Link: "enp7s0", Index: enp7s0, Family: egress.IPv4, Gateway: addr("192.168.124.1")}
+	routes := spec.LinkRoutes([]egress.Route{route("192.168.124.0/24", enp7s0, ""), route("default", enp7s0, "")})
+	require.Equal(t, []egress.Route{
+		route("192.168.124.0/24", enp7s0, "", table(1134)),
+		route("default", enp7s0, "192.168.124.1", table(1134)),
+	}, routes)
 }

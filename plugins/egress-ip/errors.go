@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -28,7 +27,6 @@ func cniError(err error) error {
 		invalid    *config.InvalidError
 		missing    *node.MissingError
 		conflict   *node.ConflictError
-		syntax     *json.SyntaxError
 	)
 	switch {
 	case errors.As(err, &annotation):
@@ -37,8 +35,6 @@ func cniError(err error) error {
 		code = errMissing
 	case errors.As(err, &conflict):
 		code = errConflict
-	case errors.As(err, &syntax):
-		code = types.ErrDecodingFailure
 	case errors.As(err, &invalid):
 		code = types.ErrInvalidNetworkConfig
 	}
