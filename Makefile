@@ -25,11 +25,11 @@ demo: build
 
 # The tests compare with what nft and ip print, run the bridge plugin's masquerade
 # by iptables and by nftables, and follow the README by hand.
-TEST_COMMANDS = nft ip iptables conntrack tcpdump ping
+TEST_COMMANDS = nft ip iptables conntrack ethtool tcpdump ping
 
 test: lint build tools
 	@for c in $(TEST_COMMANDS); do command -v $$c >/dev/null || missing=1; done; \
-	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack tcpdump iputils-ping; fi
+	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack ethtool tcpdump iputils-ping; fi
 	$(GO) test -timeout 30m ./...
 
 lint:

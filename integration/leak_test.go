@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
@@ -153,6 +154,8 @@ func (l *leaks) requireNoneFlushed(t *testing.T, c *cluster) {
 	l.requireNone(t)
 	var asking sync.WaitGroup
 	stop := make(chan struct{})
+	end := sync.OnceFunc(func() { close(stop); asking.Wait() })
+	defer end() // also where a check below ends the test
 	for _, p := range l.pods {
 		for _, server := range []string{nettest.ServerAskIPv4, nettest.ServerAskIPv6} {
 			for _, network := range []string{"tcp", "udp"} {
@@ -161,7 +164,7 @@ func (l *leaks) requireNoneFlushed(t *testing.T, c *cluster) {
 						select {
 						case <-stop:
 							return
-						default:
+						case <-time.After(tick): // so that the captures keep up
 							_, _ = p.Ask(network, server) // after the flush nobody need answer
 						}
 					}
@@ -175,13 +178,21 @@ func (l *leaks) requireNoneFlushed(t *testing.T, c *cluster) {
 	// Each repeats what was not answered, or asks again.
 	sent = l.sent()
 	require.Eventually(t, func() bool { return l.sent() > sent+4*len(l.raw) }, waitFor, tick)
-	close(stop)
-	asking.Wait()
+	end()
 	l.requireNoneByPrimary(t)
+}
+
+// stop ends the watch.
+func (l *leaks) stop() {
+	for _, capture := range append(l.atPods, l.primary, l.second) {
+		capture.Stop()
+	}
 }
 
 // sent counts the packets that the pods have sent to the outside.
 func (l *leaks) sent() int {
+	l.primary.Packets() // looks often enough for none to be lost
+	l.second.Packets()
 	count := 0
 	for _, capture := range l.atPods {
 		count += capture.Count(func(p nettest.Packet) bool { return p.Outgoing && l.raw[p.Src] && canOpen(p) })

@@ -183,11 +183,6 @@ func requireOthersNAT(t *testing.T, c *cluster, backend string, bridged bool) {
 	plain.requireSeen(t, nettest.PrimaryIPv4, nettest.PrimaryIPv6)
 	annotated.del(t)
 	require.Equal(t, before, c.state(t))
-
-	again := c.newMappedPod(t, both, 8083)
-	leaks := watchLeaks(t, c, again)
-	again.requireSeen(t, egress4, egress6)
-	leaks.requireNoneFlushed(t, c)
 }
 
 // requireNoEgress: nothing of what was asked had an egress address.

@@ -15,6 +15,10 @@ func TestAnnounce(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
 	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+	// The node knows the router, or its own solicitations would tell of the address.
+	for _, router := range []string{nettest.SecondGatewayIPv4, nettest.SecondGatewayIPv6} {
+		_, _ = c.Node.Ask("udp", netip.AddrPortFrom(netip.MustParseAddr(router), 9).String()) // nobody answers
+	}
 	for _, address := range []string{egress4, egress6} {
 		cmd := []string{"neigh", "replace", address, "lladdr", "02:00:00:00:00:99", "dev", nettest.RouterSecondLink, "nud", "reachable"}
 		c.on(t, c.Router, "ip", cmd...)

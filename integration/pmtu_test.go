@@ -190,20 +190,20 @@ func TestPathMTUAtNode(t *testing.T) {
 		{servingIPv4, vipIPv4, nettest.PrimaryIPv4, nettest.ServerIPv4, egress4},
 		{servingIPv6, vipIPv6, nettest.PrimaryIPv6, nettest.ServerIPv6, egress6},
 	} {
-		pod, asked := dialUDP(t, d.Namespace, "", endpoint(f.server, 9000)), listenUDP(t, c.Server, f.server, 9000)
+		pod, asked := dialUDP(t, d.Namespace, endpoint(f.server, 9000)), listenUDP(t, c.Server, f.server, 9000)
 		_, err := pod.Write([]byte("?"))
 		require.NoError(t, err)
 		_, peer, err := asked.ReadFromUDPAddrPort(make([]byte, 1))
 		require.NoError(t, err)
 		require.Equal(t, f.egress, peer.Addr().Unmap().String())
-		require.NoError(t, asked.Close()) // for one that is connected
-		tell(t, dialUDP(t, c.Server, endpoint(f.server, 9000), peer.String()), f.egress, nettest.RouterSecondLink)
+		connect(t, asked, peer)
+		tell(t, asked, f.egress, nettest.RouterSecondLink)
 
-		tell(t, dialUDP(t, c.Server, "", endpoint(f.node, localPort)), f.node, nettest.RouterPrimaryLink)
-		tell(t, dialUDP(t, c.Server, "", endpoint(f.node, clusterPort)), f.node, nettest.RouterPrimaryLink)
-		tell(t, dialUDP(t, c.Server, "", endpoint(f.vip, localPort)), f.vip, nettest.RouterPrimaryLink)
+		tell(t, dialUDP(t, c.Server, endpoint(f.node, localPort)), f.node, nettest.RouterPrimaryLink)
+		tell(t, dialUDP(t, c.Server, endpoint(f.node, clusterPort)), f.node, nettest.RouterPrimaryLink)
+		tell(t, dialUDP(t, c.Server, endpoint(f.vip, localPort)), f.vip, nettest.RouterPrimaryLink)
 		// What has no Service has no address but the node's own.
-		tell(t, dialUDP(t, c.Server, "", endpoint(f.pod, nettest.WhoAmIPort)), f.node, nettest.RouterPrimaryLink)
+		tell(t, dialUDP(t, c.Server, endpoint(f.pod, nettest.WhoAmIPort)), f.node, nettest.RouterPrimaryLink)
 	}
 	leaks.requireNoneFlushed(t, c)
 }
@@ -224,16 +224,25 @@ func discoverPathMTU(t *testing.T, conn syscall.Conn, ipv6 bool) {
 	require.NoError(t, optErr)
 }
 
-// dialUDP is a connected socket; from may be empty.
-func dialUDP(t *testing.T, n *nettest.Namespace, from, to string) *net.UDPConn {
+// connect gives a socket its only peer.
+func connect(t *testing.T, conn *net.UDPConn, peer netip.AddrPort) {
 	t.Helper()
-	var local *net.UDPAddr
-	if from != "" {
-		local = net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))
+	var to unix.Sockaddr = &unix.SockaddrInet6{Addr: peer.Addr().As16(), Port: int(peer.Port())}
+	if peer.Addr().Is4() {
+		to = &unix.SockaddrInet4{Addr: peer.Addr().As4(), Port: int(peer.Port())}
 	}
+	raw, err := conn.SyscallConn()
+	require.NoError(t, err)
+	var connectErr error
+	require.NoError(t, raw.Control(func(fd uintptr) { connectErr = unix.Connect(int(fd), to) }))
+	require.NoError(t, connectErr)
+}
+
+func dialUDP(t *testing.T, n *nettest.Namespace, to string) *net.UDPConn {
+	t.Helper()
 	var conn *net.UDPConn
 	var err error
-	n.Do(t, func() { conn, err = net.DialUDP("udp", local, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))) })
-	require.NoError(t, err, "from %s to %s", from, to)
+	n.Do(t, func() { conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))) })
+	require.NoError(t, err, "to %s", to)
 	return bounded(t, conn)
 }

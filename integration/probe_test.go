@@ -19,13 +19,19 @@ const (
 	probedPod       = "fd00:10:244::5"
 )
 
-// probe is a load balancer's health probe: TCP from the link-local source, by the
-// primary link, to port 8080 of an address. It returns the source that was seen.
+// probe is a load balancer's health probe from the link-local source, by the
+// primary link, to port 8080 of an address: over TCP, and then over UDP. It returns
+// the source that was seen.
 func (c *cluster) probe(t *testing.T, to string) (string, error) {
 	t.Helper()
 	from := netip.MustParseAddr(probeSource).WithZone(nettest.RouterPrimaryLink)
-	saw, err := c.Router.AskFrom("tcp", from, netip.AddrPortFrom(netip.MustParseAddr(to), nettest.WhoAmIPort).String())
-	return saw.String(), err
+	for _, network := range []string{"tcp", "udp"} {
+		saw, err := c.Router.AskFrom(network, from, netip.AddrPortFrom(netip.MustParseAddr(to), nettest.WhoAmIPort).String())
+		if err != nil || saw.String() != probeTranslated {
+			return saw.String(), err
+		}
+	}
+	return probeTranslated, nil
 }
 
 // newProbed is a cluster whose router has the probe's address on the primary link
@@ -36,6 +42,15 @@ func newProbed(t *testing.T, entry object) (*cluster, *direct) {
 	c.Router.AddAddress(t, nettest.RouterPrimaryLink, probeSource+"/64")
 	c.Router.AddRoute(t, nettest.Route{Dst: "fd00:10:244::/64", Via: nettest.PrimaryIPv6, Link: nettest.RouterPrimaryLink})
 	d := c.newDirect(t, "probed", "10.244.1.5", probedPod, entry)
+	// Or nobody looks at checksums: a veth hands packets on as if theirs were right.
+	for link, at := range map[string]*nettest.Namespace{
+		nettest.RouterPrimaryLink: c.Router, d.HostLink: c.Node,
+	} {
+		c.on(t, at, "ethtool", "-K", link, "tx", "off")
+	}
+	for _, at := range []*nettest.Namespace{c.Node, d.Namespace} {
+		c.on(t, at, "ethtool", "-K", "eth0", "tx", "off")
+	}
 	d.ServeWhoAmI(t, nettest.WhoAmIPort)
 	c.Node.ServeWhoAmI(t, nettest.WhoAmIPort)
 	return c, d

@@ -24,10 +24,10 @@ func TestProbedEgress(t *testing.T) {
 			if name == "IPv6" {
 				leaks.except(servingIPv4)
 			}
-			links := c.watchAnswers(t).links
+			watch := c.watchAnswers(t)
+			links := watch.links
 			atPod := d.Capture(t, "eth0")
 
-			node := c.watchAnswers(t).node
 			for range 2 { // before and among the pod's own connections
 				for _, to := range []struct {
 					address string
@@ -47,14 +47,19 @@ func TestProbedEgress(t *testing.T) {
 					if to.local {
 						require.Equal(t, probeTranslated, saw.String())
 					} else {
-						require.Contains(t, node, saw)
+						require.Contains(t, watch.node, saw)
 					}
 					answers := func(p nettest.Packet) bool {
 						return !p.Outgoing && p.Src.String() == to.address && p.SrcPort == to.port
 					}
-					toProbe := func(p nettest.Packet) bool { return answers(p) && p.Dst.String() == probeSource }
-					require.NotZero(t, links[nettest.RouterPrimaryLink].Count(toProbe))
-					require.Equal(t, links[nettest.RouterPrimaryLink].Count(toProbe), links[nettest.RouterPrimaryLink].Count(answers))
+					answered := false
+					for _, p := range links[nettest.RouterPrimaryLink].Packets() {
+						if answers(p) {
+							answered = true
+							require.Equal(t, probeSource, p.Dst.String())
+						}
+					}
+					require.True(t, answered)
 					require.Zero(t, links[nettest.RouterSecondLink].Count(answers))
 				}
 				require.Equal(t, egress6, d.sees(t, nettest.ServerAskIPv6))

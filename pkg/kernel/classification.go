@@ -237,7 +237,7 @@ func (k *Kernel) wrongChains(chains []chainRules) ([]chainRules, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !sameRules(c.rules, have, egressTable.Family) {
+		if !sameRules(c.rules, have) {
 			wrong = append(wrong, c)
 		}
 	}

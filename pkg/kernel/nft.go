@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/google/nftables"
@@ -54,16 +55,9 @@ func equals(data []byte) *expr.Cmp {
 
 func verdict(kind expr.VerdictKind) *expr.Verdict { return &expr.Verdict{Kind: kind} }
 
-// sameRules reports whether a chain has exactly these rules. The library's
-// encoding of both is what is compared.
-func sameRules(want [][]expr.Any, have []*nftables.Rule, family nftables.TableFamily) bool {
-	return slices.EqualFunc(want, have, func(w []expr.Any, h *nftables.Rule) bool {
-		return slices.EqualFunc(w, h.Exprs, func(a, b expr.Any) bool {
-			x, errX := expr.Marshal(byte(family), a)
-			y, errY := expr.Marshal(byte(family), b)
-			return errX == nil && errY == nil && bytes.Equal(x, y)
-		})
-	})
+// sameRules reports whether a chain has exactly these rules.
+func sameRules(want [][]expr.Any, have []*nftables.Rule) bool {
+	return slices.EqualFunc(want, have, func(w []expr.Any, h *nftables.Rule) bool { return reflect.DeepEqual(w, h.Exprs) })
 }
 
 // rulesOf reads the rules of a chain; a chain that is not there has none.

@@ -85,13 +85,18 @@ func probePostroutingRules(p egress.Probe) [][]expr.Any {
 
 // writeIP6 overwrites an address of the IPv6 header. Without the pseudo-header
 // flag the checksum of every TCP and UDP packet is wrong, and the packet dropped.
+//
+// The library sends that flag only together with a checksum of the network header,
+// which IPv6 does not have. So the kernel is told of one in the first two bytes of
+// the address: it is "corrected" there before the address is written over it
+// (nft_payload_set_eval in net/netfilter/nft_payload.c).
 func writeIP6(offset uint32, a netip.Addr) []expr.Any {
 	return []expr.Any{
 		&expr.Immediate{Register: reg1, Data: a.AsSlice()},
 		&expr.Payload{
 			OperationType: expr.PayloadWrite, SourceRegister: reg1,
 			Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 16,
-			CsumFlags: unix.NFT_PAYLOAD_L4CSUM_PSEUDOHDR,
+			CsumType: expr.CsumTypeInet, CsumOffset: offset, CsumFlags: unix.NFT_PAYLOAD_L4CSUM_PSEUDOHDR,
 		},
 	}
 }
@@ -111,8 +116,8 @@ func (k *Kernel) Probe() (p egress.Probe, right bool, err error) {
 	if len(pre)+len(post) == 0 {
 		return egress.Probe{}, true, nil
 	}
-	right = sameRules(probePreroutingRules(p), pre, probeTable.Family) &&
-		sameRules(probePostroutingRules(p), post, probeTable.Family)
+	right = sameRules(probePreroutingRules(p), pre) &&
+		sameRules(probePostroutingRules(p), post)
 	return p, right, nil
 }
 
