@@ -18,7 +18,8 @@ import (
 // node is as before; so it is, this pod's part of it, after any other error.
 func (n *Node) Attach(c config.Config, r config.Request) error {
 	if !r.Annotated() {
-		if err := n.displace(egress.Owner{ContainerID: r.ContainerID, IfName: r.IfName}, r.PodAddresses); err != nil {
+		// Nobody, not even an earlier ADD of its own, is to have egress for a plain pod.
+		if err := n.displace(egress.Owner{}, r.PodAddresses); err != nil {
 			return err
 		}
 		return n.ensureProbe(c.Probe, r.PodAddresses)
@@ -200,7 +201,7 @@ func (n *Node) displace(by egress.Owner, pods []netip.Addr) error {
 		if !ok {
 			continue // gone while we waited for the lock
 		}
-		slog.Info("a dead pod's address has a new pod", "address", pod, "container", owner.ContainerID)
+		slog.Info("a pod address that had egress has a new pod", "address", pod, "container", owner.ContainerID)
 		flows := slices.DeleteFunc(slices.Clone(dead.Flows), func(f egress.Flow) bool { return f.Pod != pod })
 		if err := n.detach(dead, flows); err != nil {
 			return err
