@@ -59,7 +59,18 @@ func TestClassification(t *testing.T) {
 		ip daddr vmap @back4
 		ip6 saddr vmap @out6
 		ip6 daddr vmap @back6
-		meta mark & 0xffff3fff == 0x00000000 goto others
+		meta mark & 0xffff3fff vmap @unmarked
+	}
+`, `
+	map unmarked {
+		type mark : verdict
+		elements = { 0x00000000 : goto others }
+	}
+`, `
+	chain output {
+		type route hook output priority mangle; policy accept;
+		ct state related ct direction original ct original ip saddr vmap @out4
+		ct state related ct direction original ct original ip6 saddr vmap @out6
 	}
 `, `
 	chain out_%[1]d {
@@ -92,8 +103,8 @@ func TestClassification(t *testing.T) {
 		}
 		require.Contains(t, table, part)
 	}
-	require.Equal(t, 5, strings.Count(table, "chain "))
-	require.Equal(t, 8, strings.Count(table, "map ")+strings.Count(table, "set cluster")-strings.Count(table, "map @"))
+	require.Equal(t, 6, strings.Count(table, "\tchain "))
+	require.Equal(t, 9, strings.Count(table, "\tmap ")+strings.Count(table, "\tset "))
 }
 
 // TestFlush: with nftables flushed, and even with the rules around it gone, the

@@ -9,6 +9,7 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +21,9 @@ import (
 //		map back4 { type ipv4_addr : verdict; }              # and back6
 //		map snat4 { type ipv4_addr . ifname : ipv4_addr; }   # and snat6
 //		set cluster4 { type ipv4_addr; flags interval; }     # and cluster6
+//		map unmarked { type mark : verdict; }                # { 0 : goto others }
 //		chain prerouting { type filter hook prerouting priority dstnat + 10; ... }
+//		chain output { type route hook output priority mangle; ... }
 //		chain out_134 { ... }                                # a link
 //		chain back_134 { ... }                               # a link
 //		chain others { ... }
@@ -41,6 +44,10 @@ var (
 		// Before everyone's masquerade: the first to translate a connection wins.
 		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource - 10),
 	}
+	output = &nftables.Chain{
+		Table: egressTable, Name: "output", Type: nftables.ChainTypeRoute,
+		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
+	}
 	others = &nftables.Chain{Table: egressTable, Name: "others"}
 )
 
@@ -59,11 +66,12 @@ type inetFamily struct {
 	source, dest             func() *expr.Payload
 	behindAddr               uint32 // the register behind an address in reg1
 	out, back, snat, cluster string
+	ctSource                 expr.CtKey
 }
 
 var inet = map[egress.Family]inetFamily{
-	egress.IPv4: {unix.NFPROTO_IPV4, nftables.TypeIPAddr, ip4Source, ip4Dest, regBehindIP4, "out4", "back4", "snat4", "cluster4"},
-	egress.IPv6: {unix.NFPROTO_IPV6, nftables.TypeIP6Addr, ip6Source, ip6Dest, regBehindIP6, "out6", "back6", "snat6", "cluster6"},
+	egress.IPv4: {unix.NFPROTO_IPV4, nftables.TypeIPAddr, ip4Source, ip4Dest, regBehindIP4, "out4", "back4", "snat4", "cluster4", expr.CtKeySRCIP},
+	egress.IPv6: {unix.NFPROTO_IPV6, nftables.TypeIP6Addr, ip6Source, ip6Dest, regBehindIP6, "out6", "back6", "snat6", "cluster6", expr.CtKeySRCIP6},
 }
 
 func (f inetFamily) verdictMap(name string) *nftables.Set {
@@ -82,6 +90,20 @@ func (f inetFamily) clusterSet() *nftables.Set {
 	s := set(egressTable, f.cluster, f.addr)
 	s.Interval = true
 	return s
+}
+
+func unmarkedMap() *nftables.Set {
+	return &nftables.Set{
+		Table: egressTable, Name: "unmarked", KeyType: nftables.TypeMark, KeyByteOrder: binaryutil.NativeEndian,
+		IsMap: true, DataType: nftables.TypeVerdict,
+	}
+}
+
+// unmarkedElement is { 0 : goto others }.
+func unmarkedElement() mapElement {
+	return mapElement{unmarkedMap(), nftables.SetElement{
+		Key: native(0), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: others.Name},
+	}}
 }
 
 // foreignMarks are the mark bits in which somebody else's mark shows. kube-proxy's
@@ -103,13 +125,35 @@ func preroutingRules() [][]expr.Any {
 			}))
 	}
 	return append(rules,
-		// meta mark & 0xffff3fff == 0 goto others
+		// meta mark & 0xffff3fff vmap @unmarked
 		//
 		// People match their marks without a mask, so one that is there is left alone.
+		// The 0 stands in a map, because while the ruleset is flushed the kernel goes on
+		// with the rules for some 50 µs after the elements of all sets have gone. A rule
+		// that needs none would then mark what is a pod's as not ours.
 		[]expr.Any{
-			loadMark(), bitwise(foreignMarks, 0), equals(native(0)),
-			&expr.Verdict{Kind: expr.VerdictGoto, Chain: others.Name},
+			loadMark(), bitwise(foreignMarks, 0),
+			&expr.Lookup{SourceRegister: reg1, SetName: unmarkedMap().Name, IsDestRegSet: true},
 		})
+}
+
+// outputRules classify what the node itself says about egress connections: ICMP
+// errors about what comes back, a packet too big for the pod's link above all.
+// They are translated to the egress address, so they leave by its link.
+func outputRules() [][]expr.Any {
+	var rules [][]expr.Any
+	for _, family := range egress.Families {
+		f := inet[family]
+		// ct state related ct direction original ct original ip saddr vmap @out4
+		rules = append(rules, []expr.Any{
+			&expr.Ct{Key: expr.CtKeySTATE, Register: reg1},
+			bitwise(expr.CtStateBitRELATED, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: native(0)},
+			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}, equals([]byte{0}),
+			&expr.Ct{Key: f.ctSource, Register: reg1}, // direction 0: original
+			&expr.Lookup{SourceRegister: reg1, SetName: f.out, IsDestRegSet: true},
+		})
+	}
+	return rules
 }
 
 // outRules classify what a pod sends: only connections that it has opened itself,
@@ -226,7 +270,7 @@ func chainsOf(c egress.Classes) []chainRules {
 				chainRules{backChain(p.Index), backRules(p.Mark, c.Mask)})
 		}
 	}
-	return append(chains, chainRules{prerouting, preroutingRules()}, chainRules{postrouting, postroutingRules()})
+	return append(chains, chainRules{prerouting, preroutingRules()}, chainRules{output, outputRules()}, chainRules{postrouting, postroutingRules()})
 }
 
 // wrongChains returns those that are not in the kernel as they should be.
@@ -262,6 +306,9 @@ func (k *Kernel) Classify(c egress.Classes) error {
 				}
 			}
 		}
+		if err := k.nft.AddSet(unmarkedMap(), nil); err != nil {
+			return classifyError(err)
+		}
 		for _, w := range wrong {
 			k.nft.AddChain(w.chain)
 		}
@@ -279,6 +326,9 @@ func (k *Kernel) Classify(c egress.Classes) error {
 		if err := k.setElements(inet[family].clusterSet(), elementsOf(prefixes)); err != nil {
 			return classifyError(err)
 		}
+	}
+	if err := k.setElement(unmarkedElement()); err != nil {
+		return classifyError(err)
 	}
 	for _, p := range c.Pods {
 		for _, e := range elementsOfPod(p) {
@@ -408,6 +458,14 @@ func (k *Kernel) MissingClasses(c egress.Classes) ([]string, error) {
 	}
 	for _, w := range wrong {
 		missing = append(missing, fmt.Sprintf("chain %s of table inet %s", w.chain.Name, egressTable.Name))
+	}
+	unmarked := unmarkedElement()
+	have, there, err := k.element(unmarked)
+	if err != nil {
+		return nil, classifyError(err)
+	}
+	if !there || !sameValue(unmarked.SetElement, have) {
+		missing = append(missing, fmt.Sprintf("element { 0 : goto %s } of map %s in table inet %s", others.Name, unmarked.set.Name, egressTable.Name))
 	}
 	for _, p := range c.Pods {
 		for _, e := range elementsOfPod(p) {

@@ -32,7 +32,7 @@ func (k *Kernel) OtherEgress() (string, error) {
 }
 
 // ourNames are the chains and sets of table inet egress_ip.
-var ourNames = regexp.MustCompile(`^(prerouting|postrouting|others|(out|back)_[0-9]+|(out|back|snat|cluster)[46])$`)
+var ourNames = regexp.MustCompile(`^(prerouting|output|postrouting|others|unmarked|(out|back)_[0-9]+|(out|back|snat|cluster)[46])$`)
 
 // Foreign names what somebody else has where egress-ip's rules and table are to
 // stand; empty where there is nothing. All rules come, so this is for the first
