@@ -180,7 +180,7 @@ func TestProbeWrites(t *testing.T) {
 	t.Parallel()
 	c, d := newProbed(t, egressIP(nil))
 	generation := func() uint32 {
-		var gen *nftables.GenMsg
+		var gen *nftables.Gen
 		var err error
 		c.Node.Do(t, func() { gen, err = new(nftables.Conn).GetGen() })
 		require.NoError(t, err)
