@@ -53,7 +53,9 @@ func (w *ruleWriter) write(e expr.Any) {
 	case *expr.Payload:
 		w.payload(e)
 	case *expr.Ct:
-		w.load(ctOperand(e.Key))
+		w.ct(e)
+	case *expr.Fib:
+		w.load(operand{text: "fib daddr type", kind: "fib_addrtype"}) // the only one that is used
 	case *expr.Immediate:
 		w.load(operand{data: e.Data})
 	case *expr.Bitwise:
@@ -165,14 +167,24 @@ func (w *ruleWriter) field(e *expr.Payload) operand {
 	return operand{text: fmt.Sprintf("@%s,%d,%d", bases[e.Base], e.Offset*8, e.Len*8)}
 }
 
-func ctOperand(key expr.CtKey) operand {
-	switch key {
+func (w *ruleWriter) ct(e *expr.Ct) {
+	direction := dataText("ct_dir", []byte{byte(e.Direction)})
+	switch e.Key {
 	case expr.CtKeyDIRECTION:
-		return operand{text: "ct direction", kind: "ct_dir"}
+		w.load(operand{text: "ct direction", kind: "ct_dir"})
 	case expr.CtKeyMARK:
-		return operand{text: "ct mark", kind: "mark"}
+		w.load(operand{text: "ct mark", kind: "mark"})
+	case expr.CtKeySTATE:
+		w.load(operand{text: "ct state", kind: "ct_state"})
+	case expr.CtKeySRCIP:
+		w.family = unix.NFPROTO_IPV4
+		w.load(operand{text: "ct " + direction + " ip saddr", kind: "ipv4_addr"})
+	case expr.CtKeySRCIP6:
+		w.family = unix.NFPROTO_IPV6
+		w.load(operand{text: "ct " + direction + " ip6 saddr", kind: "ipv6_addr"})
+	default:
+		w.load(operand{text: fmt.Sprintf("[ct %d]", e.Key)})
 	}
-	return operand{text: fmt.Sprintf("[ct %d]", key)}
 }
 
 // bitwise is (x & mask) ^ xor; where the two have no bit in common that is an or.
@@ -182,6 +194,10 @@ func (w *ruleWriter) bitwise(e *expr.Bitwise) {
 		return
 	}
 	o := &w.operands[len(w.operands)-1]
+	if state, ok := ctStates[binary.NativeEndian.Uint32(e.Mask)]; ok && o.kind == "ct_state" {
+		o.text += " " + state // what is compared with 0 behind it is said by that
+		return
+	}
 	mask, xor := binary.NativeEndian.Uint32(e.Mask), binary.NativeEndian.Uint32(e.Xor)
 	if mask != ^xor {
 		o.text += fmt.Sprintf(" & 0x%08x", mask)
@@ -197,6 +213,10 @@ func (w *ruleWriter) bitwise(e *expr.Bitwise) {
 
 func (w *ruleWriter) compare(e *expr.Cmp) {
 	o := w.use()
+	if o.kind == "ct_state" && e.Op == expr.CmpOpNeq {
+		w.say(o.text)
+		return
+	}
 	equal := e.Op == expr.CmpOpEq
 	switch {
 	case equal && o.kind == "nf_proto" && len(e.Data) == 1:
@@ -278,6 +298,10 @@ func dataText(kind string, data []byte) string {
 		}
 	case "ifname":
 		return fmt.Sprintf("%q", strings.TrimRight(string(data), "\x00"))
+	case "fib_addrtype":
+		if len(data) == 4 && binary.NativeEndian.Uint32(data) == unix.RTN_UNICAST {
+			return "unicast"
+		}
 	case "mark":
 		if len(data) == 4 {
 			return fmt.Sprintf("0x%08x", binary.NativeEndian.Uint32(data))
@@ -290,6 +314,11 @@ func dataText(kind string, data []byte) string {
 		return fmt.Sprint(data[0])
 	}
 	return fmt.Sprintf("%#x", data)
+}
+
+var ctStates = map[uint32]string{
+	expr.CtStateBitINVALID: "invalid", expr.CtStateBitESTABLISHED: "established",
+	expr.CtStateBitRELATED: "related", expr.CtStateBitNEW: "new",
 }
 
 var dataNames = map[string]map[byte]string{
