@@ -216,3 +216,28 @@ func TestTableBypass(t *testing.T) {
 	d.add(t, both)
 	d.requireSeen(t, "10.244.1.5", "fd00:10:244::5")
 }
+
+// TestTableBypassLater: main's specific routes decide also when they come later,
+// for another pod on the node and for another node's pods.
+func TestTableBypassLater(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
+	c.Router.AddRoute(t, nettest.Route{Dst: "10.244.1.0/24", Via: nettest.PrimaryIPv4})
+	c.Router.AddRoute(t, nettest.Route{Dst: "fd00:10:244::/64", Via: nettest.PrimaryIPv6})
+	entry := egressIP(nil)
+	delete(entry, "clusterCIDRs")
+	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", entry)
+	d.add(t, both)
+	d.requireSeen(t, egress4, egress6)
+
+	other := c.newDirect(t, "other", "10.244.1.6", "fd00:10:244::6", entry)
+	other.ServeWhoAmI(t, nettest.WhoAmIPort)
+	require.Equal(t, "10.244.1.5", d.sees(t, "10.244.1.6:8080"))
+	require.Equal(t, "fd00:10:244::5", d.sees(t, "[fd00:10:244::6]:8080"))
+
+	c.command(t, "ip", "route", "add", "203.0.113.0/24", "via", nettest.PrimaryGatewayIPv4)
+	c.command(t, "ip", "-6", "route", "add", "2001:db8:80::/64", "via", nettest.PrimaryGatewayIPv6)
+	d.requireSeen(t, "10.244.1.5", "fd00:10:244::5")
+	_, err := d.call(t, "CHECK", both)
+	require.NoError(t, err)
+}

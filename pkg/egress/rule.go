@@ -16,6 +16,7 @@ type Rule struct {
 	Not        bool       // matches what the rest does not
 	Local      bool       // only packets that the node itself sends (iif lo)
 	Table      uint32
+	Specific   bool   // a default route of the table does not count
 	Goto       uint32 // a priority
 }
 
@@ -41,12 +42,17 @@ func (r Rule) String() string {
 		b.WriteString(" iif lo")
 	}
 	switch {
+	case r.Table == MainTable:
+		b.WriteString(" lookup main")
 	case r.Table != 0:
 		fmt.Fprintf(&b, " lookup %d", r.Table)
 	case r.Goto != 0:
 		fmt.Fprintf(&b, " goto %d", r.Goto)
 	default:
 		b.WriteString(" nop")
+	}
+	if r.Specific {
+		b.WriteString(" suppress_prefixlength 0")
 	}
 	return b.String()
 }
@@ -73,6 +79,19 @@ func (a Attachment) LinkRule(f Flow) Rule {
 	}
 }
 
+// MainRules let main's specific routes decide which packets stay off the link,
+// where the configuration names no cluster networks. The table's throws say the
+// same, but only as main was at the last ADD; another pod or node may have come.
+// They are to be added before the LinkRule, whose priority they share.
+func (a Attachment) MainRules(f Flow) []Rule {
+	if len(a.TableSpec(f).Cluster) > 0 {
+		return nil
+	}
+	r := a.LinkRule(f)
+	r.Table, r.Specific = MainTable, true
+	return []Rule{r}
+}
+
 // SkipRules let every packet that nftables has classified, and the node's own,
 // pass behind the source rules, so that nobody walks that list; and mark its
 // end. The order is that in which they are to be added.
@@ -94,7 +113,7 @@ func (a Attachment) SourceRule(f Flow) Rule {
 // SharedRules returns the rules that a flow needs and other pods may, too, in the
 // order in which to add them.
 func (a Attachment) SharedRules(f Flow) []Rule {
-	return append(a.SkipRules(f.Family()), a.LinkRule(f))
+	return append(append(a.SkipRules(f.Family()), a.MainRules(f)...), a.LinkRule(f))
 }
 
 // Rules returns all rules that a flow needs, in the order in which to add them.

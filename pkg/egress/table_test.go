@@ -423,6 +423,9 @@ func TestAttachment(t *testing.T) {
 		"5998: from all fwmark 0x1000000/0xf000000 lookup 1134",
 		"6000: from 10.244.1.5 lookup 1134",
 	}, texts(a.Rules(f)))
+	derived := a
+	derived.ClusterCIDRs = prefixes("fd00:244::/56")
+	require.Contains(t, texts(derived.Rules(f)), "5998: from all fwmark 0x1000000/0xf000000 lookup main suppress_prefixlength 0")
 	for _, r := range a.Rules(f6) {
 		require.Equal(t, egress.IPv6, r.Family)
 	}

@@ -76,6 +76,9 @@ func fromRule(r egress.Rule) *netlink.Rule {
 	if r.Local {
 		rule.IifName = "lo"
 	}
+	if r.Specific {
+		rule.SuppressPrefixlen = 0
+	}
 	switch {
 	case r.Goto != 0:
 		rule.Goto = int(r.Goto)
@@ -88,7 +91,7 @@ func fromRule(r egress.Rule) *netlink.Rule {
 func toRule(f egress.Family, r netlink.Rule) egress.Rule {
 	rule := egress.Rule{
 		Priority: uint32(r.Priority), Family: f, Mark: r.Mark, Not: r.Invert,
-		Local: r.IifName == "lo", Table: uint32(r.Table),
+		Local: r.IifName == "lo", Table: uint32(r.Table), Specific: r.SuppressPrefixlen == 0,
 	}
 	if from, ok := toPrefix(r.Src); ok && from.IsSingleIP() {
 		rule.From = from.Addr()
