@@ -8,7 +8,7 @@ export GOFLAGS := $(GOFLAGS) -trimpath
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO      ?= go
 
-.PHONY: build tools demo test lint fuzz clean
+.PHONY: build tools demo test bench lint fuzz clean
 
 build:
 	$(GO) build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/egress-ip ./plugins/egress-ip
@@ -31,6 +31,10 @@ test: lint build tools
 	@for c in $(TEST_COMMANDS); do command -v $$c >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack ethtool tcpdump iputils-ping; fi
 	$(GO) test -timeout 30m ./...
+
+# Prints how long a DEL takes in a full conntrack table, against conntrack -D.
+bench: build tools
+	$(GO) test ./integration -run '^$$' -bench . -benchtime 10x
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
