@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"crypto/sha512"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -123,7 +124,11 @@ type pod struct {
 
 func (c *cluster) newPod(t *testing.T, a annotations) *pod {
 	t.Helper()
-	return &pod{Namespace: nettest.New(t, "pod"), cluster: c, annotations: a, namespace: "payments"}
+	p := &pod{Namespace: nettest.New(t, "pod"), cluster: c, annotations: a, namespace: "payments"}
+	// cnitool keeps its results in a folder of the machine until DEL, and names them so.
+	id := sha512.Sum512([]byte(p.Path()))
+	t.Cleanup(func() { _ = os.Remove(fmt.Sprintf("/var/lib/cni/results/%s-cnitool-%x-eth0", c.network, id[:10])) })
+	return p
 }
 
 // add makes a pod and attaches it.
