@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/google/nftables"
@@ -289,84 +288,7 @@ func verdictText(v expr.Verdict) string {
 	return fmt.Sprintf("[verdict %d]", v.Kind)
 }
 
-// dataText writes a constant as nft does for its type.
-func dataText(kind string, data []byte) string {
-	switch kind {
-	case "ipv4_addr", "ipv6_addr":
-		if a, ok := netip.AddrFromSlice(data); ok {
-			return a.String()
-		}
-	case "ifname":
-		return fmt.Sprintf("%q", strings.TrimRight(string(data), "\x00"))
-	case "fib_addrtype":
-		if len(data) == 4 && binary.NativeEndian.Uint32(data) == unix.RTN_UNICAST {
-			return "unicast"
-		}
-	case "mark":
-		if len(data) == 4 {
-			return fmt.Sprintf("0x%08x", binary.NativeEndian.Uint32(data))
-		}
-	}
-	if names, ok := dataNames[kind]; ok && len(data) == 1 {
-		if name, ok := names[data[0]]; ok {
-			return name
-		}
-		return fmt.Sprint(data[0])
-	}
-	return fmt.Sprintf("%#x", data)
-}
-
 var ctStates = map[uint32]string{
 	expr.CtStateBitINVALID: "invalid", expr.CtStateBitESTABLISHED: "established",
 	expr.CtStateBitRELATED: "related", expr.CtStateBitNEW: "new",
-}
-
-var dataNames = map[string]map[byte]string{
-	"nf_proto":    {unix.NFPROTO_IPV4: "ipv4", unix.NFPROTO_IPV6: "ipv6"},
-	"inet_proto":  {unix.IPPROTO_ICMP: "icmp", unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_ICMPV6: "ipv6-icmp"},
-	"ct_dir":      {0: "original", 1: "reply"},
-	"icmpv6_type": {134: "nd-router-advert", 135: "nd-neighbor-solicit", 136: "nd-neighbor-advert", 137: "nd-redirect"},
-}
-
-// prefixOf writes the first bytes of an address as the prefix that they are.
-func prefixOf(size int, first []byte) string {
-	a, ok := netip.AddrFromSlice(append(append([]byte{}, first...), make([]byte, size-len(first))...))
-	if !ok {
-		return fmt.Sprintf("%#x", first)
-	}
-	return netip.PrefixFrom(a, len(first)*8).String()
-}
-
-// intervalText writes the addresses from one up to the one before end; without
-// an end, up to the very last.
-func intervalText(kind string, from, end []byte) string {
-	first, ok := netip.AddrFromSlice(from)
-	if !ok || kind != "ipv4_addr" && kind != "ipv6_addr" {
-		return fmt.Sprintf("%#x-%#x", from, end)
-	}
-	last := lastOf(netip.PrefixFrom(first, 0))
-	if behind, ok := netip.AddrFromSlice(end); ok {
-		last = behind.Prev()
-	}
-	for length := first.BitLen(); length >= 0; length-- {
-		p := netip.PrefixFrom(first, length)
-		switch {
-		case p != p.Masked() || lastOf(p) != last:
-		case p.IsSingleIP():
-			return first.String()
-		default:
-			return p.String()
-		}
-	}
-	return first.String() + "-" + last.String()
-}
-
-// lastOf returns the last address of a prefix.
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < len(b)*8; bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	last, _ := netip.AddrFromSlice(b)
-	return last
 }

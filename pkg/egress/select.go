@@ -196,7 +196,7 @@ func (s selection) noLink(address netip.Addr) error {
 		}
 	}
 	if len(saw) == 0 {
-		return s.errorf("no link that may carry egress has a network that holds %s; it allows for %s; choose another address, or add the link that has it to links in the conflist", address, s.patterns())
+		return s.errorf("no link of this node that may carry egress has a network that holds %s; the configuration allows for %s; choose another address, or add the link that has it to links in the conflist", address, s.patterns())
 	}
 	var have []string
 	for _, l := range saw {

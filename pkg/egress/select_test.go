@@ -514,7 +514,7 @@ func TestSelectRefuses(t *testing.T) {
 		},
 		"no link matches what is listed": {
 			func(in *input) { in.ask("10.0.0.99"); in.listed("ens*", "ens3") },
-			address, "10.0.0.99", []string{`holds 10.0.0.99; it allows for "ens*" (links[0].name), "ens3" (links[1].name); choose another address`},
+			address, "10.0.0.99", []string{`holds 10.0.0.99; the configuration allows for "ens*" (links[0].name), "ens3" (links[1].name); choose another address`},
 		},
 		"no link matches the annotated glob": {
 			func(in *input) { in.ask("192.168.124.99"); in.askLink("ens*"); in.listed("") },

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -100,7 +99,7 @@ func (n *Node) desire(c config.Config, r config.Request) (egress.Attachment, []e
 		return none, nil, err
 	}
 	for _, f := range flows {
-		routes, err := n.mainRoutes(f)
+		routes, err := n.linkRoutes(f.Index, f.Family())
 		if err != nil {
 			return none, nil, err
 		}
@@ -288,15 +287,4 @@ func (n *Node) apply(a egress.Attachment) error {
 		}
 	}
 	return nil
-}
-
-var errNotRecorded = errors.New("egress-ip has no record of this pod's egress; delete the pod, so that its ADD is made again")
-
-// Recorded returns the attachment of a request that must have been attached.
-func (n *Node) recorded(o egress.Owner) (egress.Attachment, error) {
-	a, ok, err := n.store.Find(o)
-	if err == nil && !ok {
-		err = fmt.Errorf("container %s, interface %s: %w", o.ContainerID, o.IfName, errNotRecorded)
-	}
-	return a, err
 }

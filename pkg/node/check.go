@@ -37,6 +37,15 @@ func (n *Node) Check(r config.Request) error {
 	return nil
 }
 
+// recorded returns the attachment of a request that must have been attached.
+func (n *Node) recorded(o egress.Owner) (egress.Attachment, error) {
+	a, ok, err := n.store.Find(o)
+	if err == nil && !ok {
+		err = fmt.Errorf("container %s, interface %s: egress-ip has no record of this pod's egress; delete the pod, so that its ADD is made again", o.ContainerID, o.IfName)
+	}
+	return a, err
+}
+
 func (n *Node) missing(a egress.Attachment) ([]string, error) {
 	var missing []string
 	for _, part := range []func(egress.Attachment) ([]string, error){
@@ -85,7 +94,7 @@ func (n *Node) missingRoutes(a egress.Attachment) ([]string, error) {
 		if !ok {
 			table.TableSpec = a.TableSpec(f)
 		}
-		main, err := n.mainRoutes(f)
+		main, err := n.linkRoutes(f.Index, f.Family())
 		if err != nil {
 			return nil, err
 		}

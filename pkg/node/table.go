@@ -6,11 +6,7 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
 
-// mainRoutes returns what main, or the VRF's table, has for the flow's link.
-func (n *Node) mainRoutes(f egress.Flow) ([]egress.Route, error) {
-	return n.linkRoutes(f.Index, f.Family())
-}
-
+// linkRoutes returns what main, or the VRF's table, has for a link.
 func (n *Node) linkRoutes(index int, family egress.Family) ([]egress.Route, error) {
 	links, err := n.kernel.Links(nil, []int{index})
 	if err != nil || len(links) == 0 {
