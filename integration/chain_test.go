@@ -64,5 +64,5 @@ func requireEgress(t *testing.T, c *cluster, hasCheck bool) {
 	require.Equal(t, before, c.state(t))
 	plain.requireSeen(t, nettest.PrimaryIPv4, nettest.PrimaryIPv6)
 	plain.del(t)
-	require.Empty(t, c.recorded(t))
+	c.requireNoAttachment(t)
 }

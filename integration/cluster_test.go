@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -215,10 +216,17 @@ func (c *cluster) state(t *testing.T) string {
 		{"ip", "-d", "route", "show", "table", "all"}, {"ip", "-d", "-6", "route", "show", "table", "all"},
 		{"ip", "-br", "address"}, {"nft", "-s", "list", "ruleset"},
 	} {
-		fmt.Fprintf(&b, "# %s\n%s", strings.Join(args, " "), c.command(t, args[0], args[1:]...))
+		fmt.Fprintf(&b, "# %s\n%s", strings.Join(args, " "), inTableOrder(c.command(t, args[0], args[1:]...)))
 	}
 	fmt.Fprintf(&b, "# record\n%s", strings.Join(c.recorded(t), "\n"))
 	return b.String()
+}
+
+// inTableOrder puts the tables of a ruleset in order; nft prints the newest last.
+func inTableOrder(s string) string {
+	tables := strings.SplitAfter(s, "\n}\n")
+	slices.Sort(tables)
+	return strings.Join(tables, "")
 }
 
 // recorded lists every file and folder of the record.
@@ -235,6 +243,12 @@ func (c *cluster) recorded(t *testing.T) []string {
 	})
 	require.NoError(t, err)
 	return names
+}
+
+// requireNoAttachment: nothing is recorded but the probe table, which stays.
+func (c *cluster) requireNoAttachment(t *testing.T) {
+	t.Helper()
+	require.Subset(t, []string{"", "/probe.json"}, c.recorded(t))
 }
 
 // call is one direct call of the plugin, without a main plugin before it.

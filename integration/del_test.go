@@ -351,7 +351,7 @@ func TestLateDelOfKilledDel(t *testing.T) {
 	_, err := next.call(t, "CHECK", both)
 	require.NoError(t, err)
 	next.del(t)
-	require.Empty(t, c.recorded(t))
+	c.requireNoAttachment(t)
 }
 
 // TestAddressAnswers: the kernel answers for a new IPv6 address a moment after it

@@ -85,15 +85,15 @@ table ip6 egress_ip_probe {
 		icmpv6 type nd-neighbor-solicit return
 		icmpv6 type nd-neighbor-advert return
 		icmpv6 type nd-redirect return
-		iifname "eth0" ip6 saddr set 2603:1062:0:1:fe80:1234:5678:9abc
+		iifname "eth0" ip6 saddr set 2603:1062:0:1:fe80:1234:5678:9abc counter
 	}
 
 	chain postrouting {
 		type filter hook postrouting priority raw; policy accept;
-		oifname "eth0" ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc ip6 daddr set fe80::1234:5678:9abc
+		oifname "eth0" ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc ip6 daddr set fe80::1234:5678:9abc counter
 	}
 }
-`, "\n"), c.command(t, "nft", "list", "table", "ip6", "egress_ip_probe"))
+`, "\n"), c.command(t, "nft", "-s", "list", "table", "ip6", "egress_ip_probe"))
 
 	// It is the node's, not a pod's: it stays.
 	d.del(t)
@@ -195,7 +195,7 @@ func TestProbeWrites(t *testing.T) {
 	d.entry = probeSNAT(object{"source": "fe80::77", "translated": "2001:db8:77::77", "links": []string{"eth0", "uplink1"}})
 	d.add(t, nil)
 	require.Equal(t, empty+2, generation())
-	table := c.command(t, "nft", "list", "table", "ip6", "egress_ip_probe")
+	table := c.command(t, "nft", "-s", "list", "table", "ip6", "egress_ip_probe")
 	for _, rule := range []string{
 		"ip6 saddr != fe80::77 return",
 		`iifname "eth0" ip6 saddr set 2001:db8:77::77`, `iifname "uplink1" ip6 saddr set 2001:db8:77::77`,
@@ -206,7 +206,7 @@ func TestProbeWrites(t *testing.T) {
 
 	c.command(t, "nft", "flush", "chain", "ip6", "egress_ip_probe", "postrouting")
 	d.add(t, nil)
-	require.Equal(t, table, c.command(t, "nft", "list", "table", "ip6", "egress_ip_probe"))
+	require.Equal(t, table, c.command(t, "nft", "-s", "list", "table", "ip6", "egress_ip_probe"))
 	require.Equal(t, empty+4, generation())
 }
 

@@ -129,7 +129,7 @@ func TestSrcValidMark(t *testing.T) {
 			require.Equal(t, tt.during, c.srcValidMark(t))
 			second.del(t)
 			require.Equal(t, tt.after, c.srcValidMark(t))
-			require.Empty(t, c.recorded(t))
+			c.requireNoAttachment(t)
 		})
 	}
 }

@@ -83,7 +83,7 @@ func TestOneFamily(t *testing.T) {
 	require.NotContains(t, c.command(t, "ip", "rule"), "6000:")
 	d.add(t, nil)
 	d.requireSeen(t, "10.244.1.5", "fd00:10:244::5")
-	require.Empty(t, c.recorded(t))
+	c.requireNoAttachment(t)
 }
 
 // TestAddressKeptOffNode: the node's own connections do not take the egress

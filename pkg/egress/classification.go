@@ -1,13 +1,12 @@
 package egress
 
 import (
-	"fmt"
 	"net/netip"
 )
 
 // Classification is what one flow has in the table inet egress_ip: which link its
-// packets are for, and which source they get there. Elements of three maps make
-// it, with the owner as their comment.
+// packets are for, and which source they get there. Elements of maps make it, with
+// the owner as their comment.
 type Classification struct {
 	Pod     netip.Addr
 	Link    string
@@ -28,9 +27,14 @@ func (a Attachment) Classification(f Flow) Classification {
 	}
 }
 
-// String gives the translation as `nft list map` prints it, without the comment.
-func (c Classification) String() string {
-	return fmt.Sprintf("%s . %q : %s", c.Pod, c.Link, c.Address)
+// Elements returns what the flow has in each of its family's maps.
+func (c Classification) Elements() []Element {
+	f := FamilyOf(c.Pod)
+	return []Element{
+		{Set: f.Out(), Pod: c.Pod, Chain: OutChain(c.Index), Owner: c.Owner},
+		{Set: f.Back(), Pod: c.Pod, Chain: BackChain(c.Index), Owner: c.Owner},
+		{Set: f.SNAT(), Pod: c.Pod, Link: c.Link, Address: c.Address, Owner: c.Owner},
+	}
 }
 
 // Classes is all that a call has to say about the table inet egress_ip.
@@ -47,4 +51,38 @@ func (a Attachment) Classes(flows ...Flow) Classes {
 		c.Pods = append(c.Pods, a.Classification(f))
 	}
 	return c
+}
+
+// Chains returns the chains that the classes need, each before those that go to it.
+func (c Classes) Chains() []Chain {
+	chains := []Chain{{Name: Others, Mark: c.Mask, Mask: c.Mask}}
+	seen := map[int]bool{}
+	for _, p := range c.Pods {
+		if !seen[p.Index] {
+			seen[p.Index] = true
+			chains = append(chains,
+				Chain{Name: OutChain(p.Index), Mark: p.Mark, Mask: c.Mask},
+				Chain{Name: BackChain(p.Index), Mark: p.Mark, Mask: c.Mask})
+		}
+	}
+	return append(chains, Chain{Name: Prerouting}, Chain{Name: Output}, Chain{Name: Postrouting})
+}
+
+// ClusterElements returns the elements of the cluster sets. A prefix inside
+// another is left out: nf_tables takes no overlaps.
+func (c Classes) ClusterElements() []Element {
+	var elements []Element
+	for _, p := range Disjoint(c.Cluster) {
+		elements = append(elements, Element{Set: FamilyOf(p.Addr()).Cluster(), Net: p})
+	}
+	return elements
+}
+
+// PodElements returns the elements of all pods.
+func (c Classes) PodElements() []Element {
+	elements := make([]Element, 0, 3*len(c.Pods)+1)
+	for _, p := range c.Pods {
+		elements = append(elements, p.Elements()...)
+	}
+	return elements
 }

@@ -8,9 +8,9 @@ import (
 // Probe is the table ip6 egress_ip_probe: by which links probes come in, and
 // their source as sent and as pods see it. The zero Probe is no table.
 type Probe struct {
-	Links      []string // sorted, no link twice
-	Source     netip.Addr
-	Translated netip.Addr
+	Links      []string   `json:"links"` // sorted, no link twice
+	Source     netip.Addr `json:"source"`
+	Translated netip.Addr `json:"translated"`
 }
 
 // Stands reports whether there is to be a table at all.

@@ -21,6 +21,13 @@ type Table struct {
 	Thrown []netip.Prefix `json:"thrown"` // Cluster, or what was derived in its place
 }
 
+// Routes returns all routes of the table, pods' own throws aside, the closing one
+// first. Main is what main has for the link.
+func (t Table) Routes(main []Route) []Route {
+	routes := append([]Route{t.Closing()}, t.Throws(t.Thrown)...)
+	return append(routes, t.LinkRoutes(main)...)
+}
+
 // LinkRoutes returns the routes of a link's table that lead out by the link: a
 // copy of those that main (a VRF slave: the VRF's table) has for it, and a
 // default. Link routes come before those with a next hop, since the kernel looks
@@ -131,4 +138,10 @@ func throw(table uint32, dst netip.Prefix) Route {
 		r.Metric = ipv6Metric
 	}
 	return r
+}
+
+// Equal reports whether both are the same, networks in the same order.
+func (t Table) Equal(o Table) bool {
+	return t.Table == o.Table && t.Link == o.Link && t.Index == o.Index && t.Family == o.Family && t.Gateway == o.Gateway &&
+		slices.Equal(t.Cluster, o.Cluster) && slices.Equal(t.Thrown, o.Thrown)
 }

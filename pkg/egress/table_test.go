@@ -1,6 +1,7 @@
 package egress_test
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -375,7 +376,20 @@ func TestStrings(t *testing.T) {
 		{egress.Rule{Priority: 6000, From: addr("fd00:244::5"), Table: 1134}, "6000: from fd00:244::5 lookup 1134"},
 		{egress.Address{Link: 134, Address: addr("192.168.124.99")}, "192.168.124.99/32 on if134"},
 		{egress.Address{Link: 134, Address: addr("fd00:124::99")}, "fd00:124::99/128 on if134"},
-		{egress.Classification{Pod: addr("10.244.1.5"), Link: "enp7s0", Address: addr("192.168.124.99"), Owner: "c1"}, `10.244.1.5 . "enp7s0" : 192.168.124.99`},
+		{egress.Chain{Name: "out_134", Mark: 1, Mask: 15}, "chain out_134 of table inet egress_ip"},
+		{
+			egress.Element{Set: "snat4", Pod: addr("10.244.1.5"), Link: "enp7s0", Address: addr("192.168.124.99"), Owner: "c1"},
+			`element { 10.244.1.5 . "enp7s0" : 192.168.124.99 } of map snat4 in table inet egress_ip`,
+		},
+		{
+			egress.Element{Set: "out4", Pod: addr("10.244.1.5"), Chain: "out_134", Owner: "c1"},
+			"element { 10.244.1.5 : goto out_134 } of map out4 in table inet egress_ip",
+		},
+		{
+			egress.Element{Set: "cluster4", Net: netip.MustParsePrefix("10.244.0.0/16")},
+			"element { 10.244.0.0/16 } of set cluster4 in table inet egress_ip",
+		},
+		{egress.UnmarkedElement(), "element { 0 : goto others } of map unmarked in table inet egress_ip"},
 		{route("192.168.124.0/24", enp7s0, ""), "192.168.124.0/24 dev if134 table 254"},
 		{route("192.168.124.7/32", enp7s0, ""), "192.168.124.7 dev if134 table 254"},
 		{route("fd00:124::7/128", enp7s0, ""), "fd00:124::7 dev if134 table 254"},

@@ -1,7 +1,7 @@
 package kernel
 
 import (
-	"fmt"
+	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/google/nftables"
@@ -29,31 +29,22 @@ var (
 	egressTable = &nftables.Table{Family: nftables.TableFamilyINet, Name: "egress_ip"}
 
 	prerouting = &nftables.Chain{
-		Table: egressTable, Name: "prerouting", Type: nftables.ChainTypeFilter,
+		Table: egressTable, Name: egress.Prerouting, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPrerouting,
 		// Behind everyone's DNAT: the real destination counts, a Service's backend.
 		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 10),
 	}
 	postrouting = &nftables.Chain{
-		Table: egressTable, Name: "postrouting", Type: nftables.ChainTypeNAT,
+		Table: egressTable, Name: egress.Postrouting, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting,
 		// Before everyone's masquerade: the first to translate a connection wins.
 		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource - 10),
 	}
 	output = &nftables.Chain{
-		Table: egressTable, Name: "output", Type: nftables.ChainTypeRoute,
+		Table: egressTable, Name: egress.Output, Type: nftables.ChainTypeRoute,
 		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
 	}
-	others = &nftables.Chain{Table: egressTable, Name: "others"}
 )
-
-func outChain(index int) *nftables.Chain {
-	return &nftables.Chain{Table: egressTable, Name: fmt.Sprintf("out_%d", index)}
-}
-
-func backChain(index int) *nftables.Chain {
-	return &nftables.Chain{Table: egressTable, Name: fmt.Sprintf("back_%d", index)}
-}
 
 // inetFamily is what differs between the two halves of the table.
 type inetFamily struct {
@@ -66,8 +57,14 @@ type inetFamily struct {
 }
 
 var inet = map[egress.Family]inetFamily{
-	egress.IPv4: {unix.NFPROTO_IPV4, nftables.TypeIPAddr, ip4Source, ip4Dest, regBehindIP4, "out4", "back4", "snat4", "cluster4", expr.CtKeySRCIP},
-	egress.IPv6: {unix.NFPROTO_IPV6, nftables.TypeIP6Addr, ip6Source, ip6Dest, regBehindIP6, "out6", "back6", "snat6", "cluster6", expr.CtKeySRCIP6},
+	egress.IPv4: {
+		unix.NFPROTO_IPV4, nftables.TypeIPAddr, ip4Source, ip4Dest, regBehindIP4,
+		egress.IPv4.Out(), egress.IPv4.Back(), egress.IPv4.SNAT(), egress.IPv4.Cluster(), expr.CtKeySRCIP,
+	},
+	egress.IPv6: {
+		unix.NFPROTO_IPV6, nftables.TypeIP6Addr, ip6Source, ip6Dest, regBehindIP6,
+		egress.IPv6.Out(), egress.IPv6.Back(), egress.IPv6.SNAT(), egress.IPv6.Cluster(), expr.CtKeySRCIP6,
+	},
 }
 
 func (f inetFamily) verdictMap(name string) *nftables.Set {
@@ -90,36 +87,59 @@ func (f inetFamily) clusterSet() *nftables.Set {
 
 func unmarkedMap() *nftables.Set {
 	return &nftables.Set{
-		Table: egressTable, Name: "unmarked", KeyType: nftables.TypeMark, KeyByteOrder: binaryutil.NativeEndian,
+		Table: egressTable, Name: egress.Unmarked, KeyType: nftables.TypeMark, KeyByteOrder: binaryutil.NativeEndian,
 		IsMap: true, DataType: nftables.TypeVerdict,
 	}
 }
 
-// unmarkedElement is { 0 : goto others }.
-func unmarkedElement() mapElement {
-	return mapElement{unmarkedMap(), nftables.SetElement{
-		Key: native(0), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: others.Name},
-	}}
+// rulesOf returns what is to be in a chain.
+func rulesOf(c egress.Chain) [][]expr.Any {
+	switch {
+	case c.Name == egress.Prerouting:
+		return preroutingRules()
+	case c.Name == egress.Output:
+		return outputRules()
+	case c.Name == egress.Postrouting:
+		return postroutingRules()
+	case c.Name == egress.Others:
+		return othersRules(c.Mask)
+	case strings.HasPrefix(c.Name, "out_"):
+		return outRules(c.Mark, c.Mask)
+	default:
+		return backRules(c.Mark, c.Mask)
+	}
 }
 
-// chainRules are a chain and what is to be in it.
-type chainRules struct {
-	chain *nftables.Chain
-	rules [][]expr.Any
-}
-
-// chainsOf returns the chains that these classes need, in an order in which each
-// comes before those that go to it.
-func chainsOf(c egress.Classes) []chainRules {
-	chains := []chainRules{{others, othersRules(c.Mask)}}
-	seen := map[int]bool{}
-	for _, p := range c.Pods {
-		if !seen[p.Index] {
-			seen[p.Index] = true
-			chains = append(chains,
-				chainRules{outChain(p.Index), outRules(p.Mark, c.Mask)},
-				chainRules{backChain(p.Index), backRules(p.Mark, c.Mask)})
+// chainOf returns the chain as it is made: with its hook, if it has one.
+func chainOf(c egress.Chain) *nftables.Chain {
+	for _, hooked := range []*nftables.Chain{prerouting, output, postrouting} {
+		if c.Name == hooked.Name {
+			return hooked
 		}
 	}
-	return append(chains, chainRules{prerouting, preroutingRules()}, chainRules{output, outputRules()}, chainRules{postrouting, postroutingRules()})
+	return &nftables.Chain{Table: egressTable, Name: c.Name}
+}
+
+// setNamed returns the map or set with this name.
+func setNamed(name string) *nftables.Set {
+	for _, f := range inet {
+		switch name {
+		case f.out, f.back:
+			return f.verdictMap(name)
+		case f.snat:
+			return f.snatMap()
+		case f.cluster:
+			return f.clusterSet()
+		}
+	}
+	return unmarkedMap()
+}
+
+// setNames are all maps and sets, in the order in which they are made.
+func setNames() []string {
+	names := []string{egress.Unmarked}
+	for _, f := range egress.Families {
+		names = append(names, f.Cluster(), f.SNAT(), f.Out(), f.Back())
+	}
+	return names
 }

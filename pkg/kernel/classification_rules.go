@@ -71,7 +71,7 @@ func outRules(mark, mask uint32) [][]expr.Any {
 		// ip daddr @cluster4 goto others
 		rules = append(rules, slices.Concat(protocol(f.nfproto), []expr.Any{
 			f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: f.cluster},
-			&expr.Verdict{Kind: expr.VerdictGoto, Chain: others.Name},
+			&expr.Verdict{Kind: expr.VerdictGoto, Chain: egress.Others},
 		}))
 	}
 	return append(rules,
@@ -132,7 +132,7 @@ func postroutingRules() [][]expr.Any {
 func directionGotoOthers(direction byte) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}, equals([]byte{direction}),
-		&expr.Verdict{Kind: expr.VerdictGoto, Chain: others.Name},
+		&expr.Verdict{Kind: expr.VerdictGoto, Chain: egress.Others},
 	}
 }
 

@@ -60,12 +60,9 @@ func (k *Kernel) deleteConntrack(pod netip.Addr) error {
 			return nil
 		}
 	}
-	if k.ct == nil {
-		ct, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
-		if err != nil {
-			return err
-		}
-		k.ct = ct
+	ct, err := k.conntrack()
+	if err != nil {
+		return err
 	}
 	var filters []netlink.CustomConntrackFilter
 	for _, of := range []netlink.ConntrackFilterType{netlink.ConntrackOrigSrcIP, netlink.ConntrackReplySrcIP} {
@@ -75,7 +72,7 @@ func (k *Kernel) deleteConntrack(pod netip.Addr) error {
 		}
 		filters = append(filters, filter)
 	}
-	_, err = k.ct.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(familyOf(pod)), filters...)
+	_, err = ct.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(familyOf(pod)), filters...)
 	return err
 }
 

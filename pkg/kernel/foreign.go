@@ -39,12 +39,14 @@ var ourNames = regexp.MustCompile(`^(prerouting|output|postrouting|others|unmark
 // attachment of a node.
 func (k *Kernel) Foreign(families []egress.Family, at egress.Priorities) (string, error) {
 	for _, f := range families {
-		_, foreign, err := k.Rules(f, max(at.Link, 1), at.Behind)
+		_, foreign, err := k.Rules(f)
 		if err != nil {
 			return "", err
 		}
 		// Main's own rule is behind the highest priority that we may have.
-		foreign = slices.DeleteFunc(foreign, func(r egress.Rule) bool { return r.Priority >= 32766 })
+		foreign = slices.DeleteFunc(foreign, func(r egress.Rule) bool {
+			return r.Priority < max(at.Link, 1) || r.Priority > at.Behind || r.Priority >= 32766
+		})
 		if len(foreign) > 0 {
 			return fmt.Sprintf("somebody else's %s rule stands at egress-ip's priority (%s); remove it, or set rulePriority", f, foreign[0]), nil
 		}

@@ -1,16 +1,13 @@
 package kernel
 
 import (
-	"bytes"
 	"errors"
-	"net/netip"
 	"reflect"
 	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,18 +52,32 @@ func equals(data []byte) *expr.Cmp {
 
 func verdict(kind expr.VerdictKind) *expr.Verdict { return &expr.Verdict{Kind: kind} }
 
-// sameRules reports whether a chain has exactly these rules.
+// sameRules reports whether a chain has exactly these rules, whatever they have counted.
 func sameRules(want [][]expr.Any, have []*nftables.Rule) bool {
-	return slices.EqualFunc(want, have, func(w []expr.Any, h *nftables.Rule) bool { return reflect.DeepEqual(w, h.Exprs) })
+	return slices.EqualFunc(want, have, func(w []expr.Any, h *nftables.Rule) bool {
+		return slices.EqualFunc(w, h.Exprs, func(a, b expr.Any) bool {
+			_, counts := a.(*expr.Counter)
+			_, counted := b.(*expr.Counter)
+			return counts && counted || reflect.DeepEqual(a, b)
+		})
+	})
 }
 
-// rulesOf reads the rules of a chain; a chain that is not there has none.
-func (k *Kernel) rulesOf(table *nftables.Table, chain string) ([]*nftables.Rule, error) {
+// rulesIn reads the rules of a chain; a chain that is not there has none.
+func (k *Kernel) rulesIn(table *nftables.Table, chain string) ([]*nftables.Rule, error) {
 	rules, err := k.nft.GetRules(table, &nftables.Chain{Name: chain, Table: table})
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	return rules, err
+}
+
+func (k *Kernel) hasChain(chain *nftables.Chain) (bool, error) {
+	_, err := k.nft.ListChain(chain.Table, chain.Name)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // setRules makes a chain's rules exactly these, in the batch under way.
@@ -77,72 +88,7 @@ func (k *Kernel) setRules(chain *nftables.Chain, rules [][]expr.Any) {
 	}
 }
 
-// elementsOf turns prefixes into the elements of an interval set: each its first
-// address, and the one behind its last as an end. A prefix inside another is
-// left out: nf_tables takes no overlaps.
-func elementsOf(prefixes []netip.Prefix) []nftables.SetElement {
-	var elements []nftables.SetElement
-	var last netip.Prefix
-	for _, p := range slices.SortedFunc(slices.Values(prefixes), netip.Prefix.Compare) {
-		if last.IsValid() && last.Overlaps(p) {
-			continue
-		}
-		last = p
-		elements = append(elements, nftables.SetElement{Key: p.Addr().AsSlice(), IntervalOpen: !behind(p).IsValid()})
-		if end := behind(p); end.IsValid() {
-			elements = append(elements, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
-		}
-	}
-	return elements
-}
-
-// behind returns the address after a prefix's last; zero after the very last.
-func behind(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().AsSlice()
-	for bit := p.Bits(); bit < len(b)*8; bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	last, _ := netip.AddrFromSlice(b)
-	return last.Next()
-}
-
-func sameElements(a, b []nftables.SetElement) bool {
-	byKey := func(x, y nftables.SetElement) int {
-		if c := bytes.Compare(x.Key, y.Key); c != 0 || x.IntervalEnd == y.IntervalEnd {
-			return c
-		}
-		if x.IntervalEnd {
-			return -1
-		}
-		return 1
-	}
-	return slices.EqualFunc(slices.SortedFunc(slices.Values(a), byKey), slices.SortedFunc(slices.Values(b), byKey),
-		func(x, y nftables.SetElement) bool { return byKey(x, y) == 0 })
-}
-
 // set describes a set or map; big-endian keys make nft print addresses as such.
 func set(table *nftables.Table, name string, key nftables.SetDatatype) *nftables.Set {
 	return &nftables.Set{Table: table, Name: name, KeyType: key, KeyByteOrder: binaryutil.BigEndian}
-}
-
-// sameValue reports whether two elements of a map lead to the same and have the
-// same comment; what is read of a verdict is its attributes, in Val.
-func sameValue(want, have nftables.SetElement) bool {
-	if want.Comment != have.Comment {
-		return false
-	}
-	if want.VerdictData == nil {
-		return bytes.Equal(want.Val, have.Val)
-	}
-	attributes, err := nl.ParseRouteAttr(have.Val)
-	if err != nil {
-		return false
-	}
-	chain := ""
-	for _, a := range attributes {
-		if a.Attr.Type == unix.NFTA_VERDICT_CHAIN {
-			chain = nl.BytesToString(a.Value)
-		}
-	}
-	return chain == want.VerdictData.Chain
 }

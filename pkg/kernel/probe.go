@@ -62,10 +62,10 @@ func probePreroutingRules(p egress.Probe) [][]expr.Any {
 		})
 	}
 	for _, link := range p.Links {
-		// iifname "eth0" ip6 saddr set 2603:1062:0:1:fe80:1234:5678:9abc
+		// iifname "eth0" ip6 saddr set 2603:1062:0:1:fe80:1234:5678:9abc counter
 		rules = append(rules, slices.Concat(
 			[]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, equals(ifNameKey(link))},
-			writeIP6(8, p.Translated)))
+			writeIP6(8, p.Translated), []expr.Any{&expr.Counter{}}))
 	}
 	return rules
 }
@@ -75,10 +75,10 @@ func probePostroutingRules(p egress.Probe) [][]expr.Any {
 	var rules [][]expr.Any
 	for _, link := range p.Links {
 		rules = append(rules,
-			// oifname "eth0" ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc ip6 daddr set fe80::1234:5678:9abc
+			// oifname "eth0" ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc ip6 daddr set fe80::1234:5678:9abc counter
 			slices.Concat(
 				[]expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg1}, equals(ifNameKey(link)), ip6Dest(), equals(p.Translated.AsSlice())},
-				writeIP6(24, p.Source)))
+				writeIP6(24, p.Source), []expr.Any{&expr.Counter{}}))
 	}
 	return rules
 }
@@ -101,24 +101,43 @@ func writeIP6(offset uint32, a netip.Addr) []expr.Any {
 	}
 }
 
-// Probe reads the probe table back. Right is false where the rules are not
-// exactly what egress-ip makes of the returned value.
-func (k *Kernel) Probe() (p egress.Probe, right bool, err error) {
-	pre, err := k.rulesOf(probeTable, probePrerouting.Name)
+// ProbeTable is the probe table as it stands.
+type ProbeTable struct {
+	egress.Probe
+	Right   bool    // the rules are exactly what egress-ip makes of Probe
+	In, Out Counter // probes that came in, and answers that went out, by all links
+}
+
+// Probe reads the probe table back.
+func (k *Kernel) Probe() (ProbeTable, error) {
+	pre, err := k.rulesIn(probeTable, probePrerouting.Name)
 	if err != nil {
-		return egress.Probe{}, false, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, err)
+		return ProbeTable{}, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, err)
 	}
-	post, err := k.rulesOf(probeTable, probePostrouting.Name)
+	post, err := k.rulesIn(probeTable, probePostrouting.Name)
 	if err != nil {
-		return egress.Probe{}, false, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, err)
+		return ProbeTable{}, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, err)
 	}
-	p = probeOf(post)
 	if len(pre)+len(post) == 0 {
-		return egress.Probe{}, true, nil
+		return ProbeTable{Right: true}, nil
 	}
-	right = sameRules(probePreroutingRules(p), pre) &&
-		sameRules(probePostroutingRules(p), post)
-	return p, right, nil
+	t := ProbeTable{Probe: probeOf(post), In: counted(pre), Out: counted(post)}
+	t.Right = sameRules(probePreroutingRules(t.Probe), pre) && sameRules(probePostroutingRules(t.Probe), post)
+	return t, nil
+}
+
+// counted sums the counters of rules.
+func counted(rules []*nftables.Rule) Counter {
+	var sum Counter
+	for _, r := range rules {
+		for _, e := range r.Exprs {
+			if c, ok := e.(*expr.Counter); ok {
+				sum.Packets += c.Packets
+				sum.Bytes += c.Bytes
+			}
+		}
+	}
+	return sum
 }
 
 // probeOf reads the rules of postrouting, which hold all of the value, as far as

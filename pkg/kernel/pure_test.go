@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
@@ -17,7 +18,7 @@ func TestTableOfMaster(t *testing.T) {
 	require.EqualValues(t, egress.MainTable, tableOfMaster(&netlink.Bond{}))
 }
 
-func TestElementsOf(t *testing.T) {
+func TestIntervals(t *testing.T) {
 	key := func(s string) []byte { return netip.MustParseAddr(s).AsSlice() }
 	for name, tt := range map[string]struct {
 		prefixes []string
@@ -40,7 +41,11 @@ func TestElementsOf(t *testing.T) {
 			for _, p := range tt.prefixes {
 				prefixes = append(prefixes, netip.MustParsePrefix(p))
 			}
-			require.Equal(t, tt.want, elementsOf(prefixes))
+			elements := egress.Classes{Cluster: prefixes}.ClusterElements()
+			require.Equal(t, tt.want, intervals(elements))
+			if len(elements) > 0 {
+				require.Equal(t, elements, fromCluster(elements[0].Set, slices.Clone(tt.want)))
+			}
 		})
 	}
 }

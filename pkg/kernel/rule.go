@@ -12,18 +12,15 @@ import (
 // actionNop is FR_ACT_NOP (linux/fib_rules.h).
 const actionNop = 3
 
-// Rules returns the rules of a family that are egress-ip's by their protocol, and
-// those that are not, both only from the priority low to high. The kernel has no
-// filter for rules: the whole list comes.
-func (k *Kernel) Rules(f egress.Family, low, high uint32) (ours, foreign []egress.Rule, err error) {
+// Rules returns the rules of a family that are egress-ip's by their protocol, which
+// the kernel's own are, too, and those that are not, in the order in which they
+// are walked. The kernel has no filter for rules: the whole list comes.
+func (k *Kernel) Rules(f egress.Family) (ours, foreign []egress.Rule, err error) {
 	all, err := k.rules(f)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read %s rules: %w", f, err)
 	}
 	for _, r := range all {
-		if uint32(r.Priority) < low || uint32(r.Priority) > high {
-			continue
-		}
 		if r.Protocol == unix.RTPROT_KERNEL {
 			ours = append(ours, toRule(f, r))
 		} else {

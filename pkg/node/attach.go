@@ -273,6 +273,9 @@ func (n *Node) apply(a egress.Attachment) error {
 			}
 		}
 	}
+	if err := n.store.PutCluster(a.ClusterCIDRs); err != nil {
+		return err
+	}
 	if err := n.kernel.Classify(a.Classes(a.Flows...)); err != nil {
 		return err
 	}

@@ -46,23 +46,25 @@ func (n *Node) recorded(o egress.Owner) (egress.Attachment, error) {
 	return a, err
 }
 
+// missing returns what an attachment needs and does not have, as text. It looks
+// at nothing else: there may be thousands of attachments.
 func (n *Node) missing(a egress.Attachment) ([]string, error) {
-	var missing []string
-	for _, part := range []func(egress.Attachment) ([]string, error){
-		n.missingRules, n.missingRoutes, n.missingAddresses, n.missingClasses,
-	} {
-		m, err := part(a)
-		if err != nil {
+	var want, have egress.State
+	for _, part := range []func(egress.Attachment, *egress.State, *egress.State) error{n.lookAtRules, n.lookAtRoutes, n.lookAtAddresses} {
+		if err := part(a, &want, &have); err != nil {
 			return nil, err
 		}
-		missing = append(missing, m...)
 	}
-	return missing, nil
+	missing, _ := want.Less(have)
+	classes, err := n.kernel.MissingClasses(a.Classes(a.Flows...))
+	if err != nil {
+		return nil, err
+	}
+	missing.Chains, missing.Elements = classes.Chains, classes.Elements
+	return missing.Lines(), nil
 }
 
-func (n *Node) missingRules(a egress.Attachment) ([]string, error) {
-	var want, have []egress.Rule
-	at := egress.PrioritiesAround(a.RulePriority)
+func (n *Node) lookAtRules(a egress.Attachment, want, have *egress.State) error {
 	for _, family := range egress.Families {
 		var rules []egress.Rule
 		for _, f := range a.Flows {
@@ -73,69 +75,57 @@ func (n *Node) missingRules(a egress.Attachment) ([]string, error) {
 		if len(rules) == 0 {
 			continue
 		}
-		want = append(want, rules...)
-		ours, _, err := n.kernel.Rules(family, at.Link, at.Behind)
+		want.Rules = append(want.Rules, rules...)
+		ours, _, err := n.kernel.Rules(family)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		have = append(have, ours...)
+		have.Rules = append(have.Rules, ours...)
 	}
-	return describe("rule", want, have), nil
+	return nil
 }
 
-func (n *Node) missingRoutes(a egress.Attachment) ([]string, error) {
-	var want, have []egress.Route
+func (n *Node) lookAtRoutes(a egress.Attachment, want, have *egress.State) error {
 	for _, f := range a.Flows {
 		// As last written: a later ADD may have come with another configuration.
 		table, ok, err := n.store.Table(f.Table, f.Family())
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !ok {
 			table.TableSpec = a.TableSpec(f)
 		}
 		main, err := n.linkRoutes(f.Index, f.Family())
 		if err != nil {
-			return nil, err
+			return err
 		}
-		want = append(want, table.LinkRoutes(main)...)
-		want = append(want, table.Throws(table.Thrown)...)
-		want = append(want, table.Closing(), f.PodThrow())
+		want.Routes = append(want.Routes, table.Routes(main)...)
+		want.Routes = append(want.Routes, f.PodThrow())
 		routes, err := n.kernel.OurRoutes(f.Family(), f.Table, 0)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		have = append(have, routes...)
+		have.Routes = append(have.Routes, routes...)
 	}
-	return describe("route", want, have), nil
+	return nil
 }
 
-func (n *Node) missingAddresses(a egress.Attachment) ([]string, error) {
+func (n *Node) lookAtAddresses(a egress.Attachment, want, have *egress.State) error {
 	all, err := n.kernel.Addresses()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var want, have []egress.Address
 	for _, f := range a.Flows {
-		want = append(want, f.HostAddress())
+		want.Addresses = append(want.Addresses, f.HostAddress())
 	}
+	have.Addresses = addressesOf(all)
+	return nil
+}
+
+func addressesOf(all []egress.LinkAddress) []egress.Address {
+	addresses := make([]egress.Address, 0, len(all))
 	for _, on := range all {
-		have = append(have, egress.Address{Link: on.Index, Address: on.Network.Addr()})
+		addresses = append(addresses, egress.Address{Link: on.Index, Address: on.Network.Addr()})
 	}
-	return describe("address", want, have), nil
-}
-
-func (n *Node) missingClasses(a egress.Attachment) ([]string, error) {
-	return n.kernel.MissingClasses(a.Classes(a.Flows...))
-}
-
-func describe[T interface {
-	comparable
-	fmt.Stringer
-}](kind string, want, have []T) []string {
-	var s []string
-	for _, m := range egress.Missing(want, have) {
-		s = append(s, kind+" "+m.String())
-	}
-	return s
+	return addresses
 }

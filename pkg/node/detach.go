@@ -95,6 +95,9 @@ func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
 		if err := n.resetSrcValidMark(); err != nil {
 			return err
 		}
+		if err := n.store.RemoveCluster(); err != nil {
+			return err
+		}
 	}
 	if len(left) == 0 {
 		return n.store.Remove(a)

@@ -8,21 +8,29 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/kernel"
+	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
-// ensureProbe makes the probe table what the configuration says. Where it is
-// already, that takes one look.
+// ensureProbe makes the probe table what the configuration says, and records it.
+// Where it is already, that takes one look.
 func (n *Node) ensureProbe(c config.Probe, pods []netip.Addr) error {
 	for {
-		have, right, err := n.kernel.Probe()
+		have, err := n.kernel.Probe()
 		if err != nil {
 			return err
 		}
-		want, err := n.desireProbe(c, have, pods)
+		want, err := n.desireProbe(c, have.Probe, pods)
 		if err != nil {
 			return err
 		}
-		if right && want.Equal(have) {
+		record := record.Probe{Probe: want, Follow: len(c.Links) == 0, Yields: c.Mode == config.ProbeAuto}
+		recorded, err := n.hasProbe(record)
+		if err != nil {
+			return err
+		}
+		right := have.Right && want.Equal(have.Probe)
+		if right && recorded {
 			return nil
 		}
 		if foreign, err := n.kernel.ProbeTableIsForeign(); err != nil || foreign {
@@ -32,13 +40,41 @@ func (n *Node) ensureProbe(c config.Probe, pods []netip.Addr) error {
 			return err
 		}
 		if n.unlock != nil {
-			return n.kernel.SetProbe(want)
+			return n.writeProbe(record, right)
 		}
 		// Look again with the lock: another call may be writing it.
 		if err := n.lock(); err != nil {
 			return err
 		}
 	}
+}
+
+// hasProbe reports whether exactly this is recorded; a table that is not to stand
+// has no record.
+func (n *Node) hasProbe(p record.Probe) (bool, error) {
+	have, ok, err := n.store.Probe()
+	if err != nil || !ok {
+		return !p.Stands(), err
+	}
+	return p.Stands() && have.Probe.Equal(p.Probe) && have.Follow == p.Follow && have.Yields == p.Yields, nil
+}
+
+// writeProbe records before it writes, and forgets after it has removed.
+func (n *Node) writeProbe(p record.Probe, right bool) error {
+	if p.Stands() {
+		if err := n.store.PutProbe(p); err != nil {
+			return err
+		}
+	}
+	if !right {
+		if err := n.kernel.SetProbe(p.Probe); err != nil {
+			return err
+		}
+	}
+	if !p.Stands() {
+		return n.store.RemoveProbe()
+	}
+	return nil
 }
 
 // desireProbe decides what is to stand. A table that stands keeps its uplinks
@@ -75,6 +111,60 @@ func (n *Node) desireProbe(c config.Probe, have egress.Probe, pods []netip.Addr)
 		}
 	}
 	return want, nil
+}
+
+// probeView is the probe table as it is to be, and as it is.
+type probeView struct {
+	record.Probe // as it is to be recorded; zero: none
+	have         kernel.ProbeTable
+	right        bool // the kernel has exactly the table of Probe
+	recorded     bool // and the record says so
+	foreign      bool // the table is somebody else's
+}
+
+// lookAtProbe finds out what the last ADD has put up. Where the configuration names
+// no links, those with an IPv6 default route count now; while there is none, those
+// of before.
+func (n *Node) lookAtProbe(v *view) (err error) {
+	p := &v.probe
+	if p.have, err = n.kernel.Probe(); err != nil {
+		return err
+	}
+	recorded, ok, err := n.store.Probe()
+	if err != nil {
+		return err
+	}
+	p.recorded = true
+	if !ok {
+		p.right = !p.have.Stands() && p.have.Right
+	} else {
+		p.Probe = recorded
+		if p.Follow {
+			links, err := n.uplinks()
+			if err != nil {
+				return err
+			}
+			if len(links) > 0 {
+				p.Links = links
+			}
+		}
+		if p.Yields && !p.have.Stands() {
+			yields, err := n.kernel.HasForeignProbe()
+			if err != nil {
+				return err
+			}
+			if yields {
+				p.Probe = record.Probe{}
+			}
+		}
+		p.recorded = p.Equal(recorded.Probe)
+		p.right = p.have.Right && p.Equal(p.have.Probe)
+	}
+	if p.right {
+		return nil
+	}
+	p.foreign, err = n.kernel.ProbeTableIsForeign()
+	return err
 }
 
 // isGlobal6 takes a unique local address for global, as the kernel's scope does.

@@ -13,21 +13,30 @@ import (
 // source rule, finds the egress link, and drops what came in by another. Only
 // IPv4 has the filter, and only a strict one minds.
 func (n *Node) ensureSrcValidMark(a egress.Attachment) error {
+	needed, err := n.needsSrcValidMark(a)
+	if err != nil || !needed {
+		return err
+	}
+	return n.setSrcValidMark()
+}
+
+// needsSrcValidMark reports whether the sysctl is to be set, and is not.
+func (n *Node) needsSrcValidMark(a egress.Attachment) (bool, error) {
 	if !slices.ContainsFunc(a.Flows, func(f egress.Flow) bool { return f.Family() == egress.IPv4 }) {
-		return nil
+		return false, nil
 	}
 	set, err := kernel.SrcValidMark()
 	if err != nil || set {
-		return err
+		return false, err
 	}
 	links, err := n.networkLinks()
 	if err != nil {
-		return err
+		return false, err
 	}
-	strict, err := kernel.StrictReversePath(links)
-	if err != nil || !strict {
-		return err
-	}
+	return kernel.StrictReversePath(links)
+}
+
+func (n *Node) setSrcValidMark() error {
 	if err := n.store.PutSrcValidMark(); err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@
 //	pods/ADDRESS                       link to the attachment that has the pod address
 //	shared/OBJECT/CONTAINER:IFNAME     link to an attachment that needs a shared object
 //	tables/TABLE-FAMILY.json           an egress.Table
+//	cluster.json                       the networks in the cluster sets
+//	probe.json                         a [Probe]; it stays when pods go
 //	src_valid_mark                     there if egress-ip has set that sysctl
 //
 // The folders beside attachments make each question of ADD and DEL (who has this

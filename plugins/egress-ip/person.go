@@ -29,6 +29,8 @@ func person(args []string) int {
 		return 2
 	case command == "help" || isHelp(command):
 		fmt.Print(usage)
+	case command == "resync":
+		return resyncCommand(args[1:])
 	case command == "version" && help:
 		fmt.Println("usage: egress-ip version\n\nPrints the version, and the CNI versions it speaks.")
 	case command == "version" && len(args) == 1:

@@ -1,0 +1,90 @@
+package egress
+
+import (
+	"fmt"
+	"slices"
+)
+
+// State is what egress-ip has in a node's kernel, or is to have, the probe table
+// aside: what is recorded asks for one, the kernel is read as one, and what is
+// missing, or there for nobody, is the difference.
+type State struct {
+	Rules     []Rule
+	Routes    []Route
+	Addresses []Address
+	Chains    []Chain
+	Elements  []Element
+}
+
+// Needs returns what these flows of attachments need, each thing that they share
+// once; the links' tables and the chains aside.
+func Needs(attachments []Attachment, of func(Attachment) []Flow) State {
+	var s State
+	linkRules, addresses := map[Rule]bool{}, map[Address]bool{}
+	for _, a := range attachments {
+		for _, f := range of(a) {
+			if r := a.LinkRule(f); !linkRules[r] {
+				linkRules[r] = true
+				s.Rules = append(s.Rules, Missing(a.SharedRules(f), s.Rules)...)
+			}
+			s.Rules = append(s.Rules, a.SourceRule(f))
+			s.Routes = append(s.Routes, f.PodThrow())
+			if at := f.HostAddress(); f.OwnsAddress && !addresses[at] {
+				addresses[at] = true
+				s.Addresses = append(s.Addresses, at)
+			}
+			s.Elements = append(s.Elements, a.Classification(f).Elements()...)
+		}
+	}
+	return s
+}
+
+// Less returns what is in s and not in other, and what is in other and not in s.
+func (s State) Less(other State) (missing, surplus State) {
+	missing.Rules, surplus.Rules = difference(s.Rules, other.Rules)
+	missing.Routes, surplus.Routes = difference(s.Routes, other.Routes)
+	missing.Addresses, surplus.Addresses = difference(s.Addresses, other.Addresses)
+	missing.Chains, surplus.Chains = difference(s.Chains, other.Chains)
+	missing.Elements, surplus.Elements = difference(s.Elements, other.Elements)
+	return missing, surplus
+}
+
+// difference returns what is in a alone and in b alone, each in its order.
+func difference[T comparable](a, b []T) (onlyA, onlyB []T) {
+	inBoth := make(map[T]bool, len(a))
+	for _, v := range a {
+		inBoth[v] = false
+	}
+	for _, v := range b {
+		if _, ok := inBoth[v]; ok {
+			inBoth[v] = true
+		} else {
+			onlyB = append(onlyB, v)
+		}
+	}
+	for _, v := range a {
+		if !inBoth[v] {
+			onlyA = append(onlyA, v)
+		}
+	}
+	return onlyA, onlyB
+}
+
+// Empty reports whether there is nothing in it.
+func (s State) Empty() bool {
+	return len(s.Rules)+len(s.Routes)+len(s.Addresses)+len(s.Chains)+len(s.Elements) == 0
+}
+
+// Lines names each thing in it.
+func (s State) Lines() []string {
+	return slices.Concat(lines("rule ", s.Rules), lines("route ", s.Routes), lines("address ", s.Addresses),
+		lines("", s.Chains), lines("", s.Elements))
+}
+
+func lines[T fmt.Stringer](kind string, things []T) []string {
+	var lines []string
+	for _, t := range things {
+		lines = append(lines, kind+t.String())
+	}
+	return lines
+}

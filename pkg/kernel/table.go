@@ -1,0 +1,179 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+)
+
+// Counter counts packets and their bytes, IP headers included.
+type Counter struct{ Packets, Bytes uint64 }
+
+// Classification reads the table inet egress_ip: of the wanted chains those that
+// stand as they should, every other chain of ours by its name alone, every
+// element, and what each pod address has sent to its link.
+func (k *Kernel) Classification(want []egress.Chain) ([]egress.Chain, []egress.Element, map[netip.Addr]Counter, error) {
+	_, err := k.nft.ListTableOfFamily(egressTable.Name, egressTable.Family)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, nil, classifyError(err)
+	}
+	chains, err := k.chains(want)
+	if err != nil {
+		return nil, nil, nil, classifyError(err)
+	}
+	var elements []egress.Element
+	for _, set := range setNames() {
+		of, err := k.elements(set)
+		if err != nil {
+			return nil, nil, nil, classifyError(err)
+		}
+		elements = append(elements, of...)
+	}
+	return chains, elements, nil, nil
+}
+
+func (k *Kernel) chains(want []egress.Chain) ([]egress.Chain, error) {
+	wrong, err := k.wrongChains(want)
+	if err != nil {
+		return nil, err
+	}
+	have := egress.Missing(want, wrong)
+	all, err := k.nft.ListChainsOfTableFamily(egressTable.Family)
+	if err != nil {
+		return nil, fmt.Errorf("read chains: %w", err)
+	}
+	right := map[string]bool{}
+	for _, c := range have {
+		right[c.Name] = true
+	}
+	for _, c := range all {
+		if c.Table.Name == egressTable.Name && !right[c.Name] && ourNames.MatchString(c.Name) {
+			have = append(have, egress.Chain{Name: c.Name})
+		}
+	}
+	return have, nil
+}
+
+// podsAtOnce is how many pods' elements are written in one transaction: far below
+// what a socket's send buffer takes (some 500 bytes a pod of 200 KB).
+const podsAtOnce = 100
+
+// Reclassify takes out of the table what is surplus and puts in what is missing.
+// Pods' elements come before the chains through which packets reach them: a pod
+// that these do not know is taken for one of no egress.
+func (k *Kernel) Reclassify(missing, surplus egress.State, cluster []egress.Element) error {
+	var hooked, unhooked []egress.Chain
+	for _, c := range missing.Chains {
+		if c.Hooked() {
+			hooked = append(hooked, c)
+		} else {
+			unhooked = append(unhooked, c)
+		}
+	}
+	if err := k.putUp(unhooked); err != nil {
+		return classifyError(err)
+	}
+	if err := k.setCluster(cluster); err != nil {
+		return classifyError(err)
+	}
+	if err := k.nft.Flush(); err != nil {
+		return classifyError(err)
+	}
+	if err := k.replaceElements(missing.Elements, surplus.Elements); err != nil {
+		return classifyError(err)
+	}
+	if err := k.putUp(hooked); err != nil {
+		return classifyError(err)
+	}
+	for _, c := range without(surplus.Chains, missing.Chains) {
+		k.nft.FlushChain(chainOf(c))
+	}
+	for _, c := range without(surplus.Chains, missing.Chains) {
+		k.nft.DelChain(chainOf(c))
+	}
+	return classifyError(k.nft.Flush())
+}
+
+// without returns the chains whose names the others do not have.
+func without(chains, others []egress.Chain) []egress.Chain {
+	names := map[string]bool{}
+	for _, c := range others {
+		names[c.Name] = true
+	}
+	var rest []egress.Chain
+	for _, c := range chains {
+		if !names[c.Name] {
+			rest = append(rest, c)
+		}
+	}
+	return rest
+}
+
+// replaceElements writes the elements of pods, all of a pod in one transaction: one
+// that is classified and not translated would leave with its own address.
+func (k *Kernel) replaceElements(missing, surplus []egress.Element) error {
+	type change struct{ add, del []egress.Element }
+	changes := map[netip.Addr]*change{}
+	var pods []netip.Addr
+	of := func(e egress.Element) *change {
+		c, ok := changes[e.Pod]
+		if !ok {
+			c = &change{}
+			changes[e.Pod] = c
+			pods = append(pods, e.Pod)
+		}
+		return c
+	}
+	for _, e := range missing {
+		if !e.Net.IsValid() {
+			of(e).add = append(of(e).add, e)
+		}
+	}
+	for _, e := range surplus {
+		if !isCluster(e) {
+			of(e).del = append(of(e).del, e)
+		}
+	}
+	for len(pods) > 0 {
+		several := pods[:min(len(pods), podsAtOnce)]
+		pods = pods[len(several):]
+		add, del := map[string][]egress.Element{}, map[string][]egress.Element{}
+		for _, pod := range several {
+			for _, e := range changes[pod].add {
+				add[e.Set] = append(add[e.Set], e)
+			}
+			for _, e := range changes[pod].del {
+				del[e.Set] = append(del[e.Set], e)
+			}
+		}
+		for _, set := range setNames() {
+			if err := errors.Join(k.deleteElements(set, del[set]...), k.addElements(set, add[set]...)); err != nil {
+				return err
+			}
+		}
+		if err := k.nft.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isCluster(e egress.Element) bool {
+	return e.Set == egress.IPv4.Cluster() || e.Set == egress.IPv6.Cluster()
+}
+
+// HasClassification reports whether the table stands.
+func (k *Kernel) HasClassification() (bool, error) {
+	_, err := k.nft.ListTableOfFamily(egressTable.Name, nftables.TableFamilyINet)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, classifyError(err)
+}

@@ -1,0 +1,72 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+)
+
+// AttachedError says that pods are recorded, which a clean-up would leave without
+// their egress.
+type AttachedError struct{ Pods int }
+
+func (e *AttachedError) Error() string {
+	return fmt.Sprintf("egress of %d pods is recorded; they would leave by the main table from now on, until they are made anew. Delete them first, or say --force", e.Pods)
+}
+
+// Cleanup takes everything of egress-ip's off the node, the probe table and the
+// record included. It returns a line for each thing. While pods are recorded it
+// does so only if forced, and returns an [AttachedError] otherwise.
+func (n *Node) Cleanup(force bool) ([]string, error) {
+	if err := n.lock(); err != nil {
+		return nil, err
+	}
+	defer n.release()
+	v, err := n.look()
+	if err != nil {
+		return nil, err
+	}
+	if len(v.attached) > 0 && !force {
+		return nil, &AttachedError{len(v.attached)}
+	}
+	lines := prefixed("removed ", v.have.Lines())
+	if v.probe.have.Stands() && !v.probe.foreign {
+		lines = append(lines, "removed table ip6 egress_ip_probe")
+	}
+	if n.store.HasSrcValidMark() {
+		lines = append(lines, "set net.ipv4.conf.all.src_valid_mark back to 0")
+	}
+	if n.store.Exists() {
+		lines = append(lines, "removed the record "+n.store.Dir())
+	}
+	return lines, n.removeAll(v)
+}
+
+// removeAll is a DEL of every attachment, and of what is recorded nowhere.
+func (n *Node) removeAll(v view) error {
+	var errs []error
+	if len(v.have.Chains)+len(v.have.Elements) > 0 {
+		errs = append(errs, n.kernel.DeleteClassification())
+	}
+	for _, r := range v.have.Rules {
+		errs = append(errs, n.kernel.DeleteRule(r))
+	}
+	for _, a := range v.attached {
+		for _, f := range v.mine(a) {
+			errs = append(errs, n.kernel.DeleteConntrack(f.Pod))
+		}
+	}
+	for _, a := range v.have.Addresses {
+		errs = append(errs, n.kernel.DeleteAddress(a))
+	}
+	errs = append(errs, n.kernel.SetRoutes(nil, v.have.Routes))
+	if v.probe.have.Stands() && !v.probe.foreign {
+		errs = append(errs, n.kernel.SetProbe(egress.Probe{}))
+	}
+	errs = append(errs, n.resetSrcValidMark())
+	if err := errors.Join(errs...); err != nil {
+		return err // the record stays, for the next try
+	}
+	return n.store.Destroy()
+}

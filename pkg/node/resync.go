@@ -1,0 +1,228 @@
+package node
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+)
+
+// Resync makes the kernel what the records say, and takes away what is
+// egress-ip's and recorded nowhere. It returns a line for each change, and makes
+// none, nor asks for the lock, where all is right. It goes on after an error, and
+// returns all.
+func (n *Node) Resync() ([]string, error) {
+	v, err := n.look()
+	if err != nil || v.right() {
+		return nil, err
+	}
+	// A call that is under way looks like something to repair; so look again.
+	if err := n.lock(); err != nil {
+		return nil, err
+	}
+	defer n.release()
+	if v, err = n.look(); err != nil || v.right() {
+		return nil, err
+	}
+	return v.changes(), n.repair(v)
+}
+
+// right reports whether there is nothing to do.
+func (v *view) right() bool { return len(v.changes()) == 0 }
+
+// changes has a line for each thing that is not as it should be and can be repaired.
+func (v *view) changes() []string {
+	changes := prefixed("repaired ", v.faults)
+	for i, a := range v.attached {
+		if !slices.Equal(a.Flows, v.recorded[i].Flows) {
+			changes = append(changes, "recorded "+a.ContainerID+" anew: its link has another ifindex")
+		}
+	}
+	changes = append(changes, prefixed("added ", v.missing.Lines())...)
+	changes = append(changes, prefixed("removed ", v.surplus.Lines())...)
+	for _, t := range v.tables {
+		if !v.isRecorded(t.Table) {
+			changes = append(changes, "recorded the "+t.Family.String()+" table of "+t.Link)
+		}
+	}
+	for _, t := range v.before {
+		if !v.isWanted(t) {
+			changes = append(changes, "forgot the "+t.Family.String()+" table of "+t.Link)
+		}
+	}
+	if v.srcValidMark {
+		changes = append(changes, "set net.ipv4.conf.all.src_valid_mark to 1")
+	}
+	return append(changes, v.probe.changes()...)
+}
+
+func (p probeView) changes() []string {
+	switch {
+	case p.foreign || p.right && p.recorded:
+		return nil
+	case !p.right && !p.Stands():
+		return []string{"removed table ip6 egress_ip_probe"}
+	case !p.right:
+		return []string{"wrote table ip6 egress_ip_probe"}
+	default:
+		return []string{"recorded table ip6 egress_ip_probe"}
+	}
+}
+
+func prefixed(prefix string, lines []string) []string {
+	all := make([]string, 0, len(lines))
+	for _, l := range lines {
+		all = append(all, prefix+l)
+	}
+	return all
+}
+
+func (v *view) isRecorded(t egress.Table) bool { return slices.ContainsFunc(v.before, t.Equal) }
+
+func (v *view) isWanted(t egress.Table) bool {
+	return slices.ContainsFunc(v.tables, func(w linkTable) bool {
+		return w.Table.Table == t.Table && w.Family == t.Family
+	})
+}
+
+// repair writes in the order of ADD and deletes in that of DEL: the record first,
+// routes, addresses, rules, nftables; then what is surplus; what is not to be
+// recorded any more last.
+func (n *Node) repair(v view) error {
+	missing, surplus := v.missing, v.surplus
+	if err := n.recordAnew(v); err != nil {
+		return err // without it nobody would find what is about to be written
+	}
+	errs := []error{
+		n.repairRoutes(v, missing.Routes),
+		n.repairAddresses(missing.Addresses),
+	}
+	if v.srcValidMark {
+		errs = append(errs, n.setSrcValidMark())
+	}
+	errs = append(errs,
+		n.repairRules(missing.Rules),
+		n.repairClassification(v, missing, surplus),
+		n.removeSurplus(v, surplus),
+		n.repairConnections(v, missing),
+	)
+	if len(v.probe.changes()) > 0 {
+		errs = append(errs, n.writeProbe(v.probe.Probe, v.probe.right))
+	}
+	if len(v.attached) == 0 {
+		errs = append(errs, n.store.RemoveCluster(), n.resetSrcValidMark())
+		n.store.Prune()
+	}
+	return errors.Join(errs...)
+}
+
+// recordAnew records attachments on the links of today, and repairs the record itself.
+func (n *Node) recordAnew(v view) error {
+	for i, a := range v.attached {
+		before := v.recorded[i]
+		if slices.Equal(a.Flows, before.Flows) {
+			continue
+		}
+		slog.Info("a link has another ifindex; its pods' egress is put up again", "container", a.ContainerID)
+		if err := n.store.Put(a); err != nil {
+			return err
+		}
+	}
+	if len(v.faults) > 0 {
+		if err := n.store.Repair(v.attached); err != nil {
+			return err
+		}
+	}
+	for _, t := range v.tables {
+		if v.isRecorded(t.Table) {
+			continue
+		}
+		if err := n.store.PutTable(t.Table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repairRoutes adds what is missing of links' tables, and brings those that have
+// link routes of before up to date.
+func (n *Node) repairRoutes(v view, missing []egress.Route) error {
+	var errs []error
+	for _, r := range missing {
+		if r.Type != egress.Unicast {
+			errs = append(errs, n.kernel.AddRoute(r))
+		}
+	}
+	for _, t := range v.tables {
+		of := func(routes []egress.Route) []egress.Route {
+			return slices.DeleteFunc(slices.Clone(routes), func(r egress.Route) bool {
+				return r.Type != egress.Unicast || r.Table != t.Table.Table || r.Family() != t.Family
+			})
+		}
+		errs = append(errs, n.kernel.SetRoutes(of(v.want.Routes), of(v.have.Routes)))
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) repairAddresses(missing []egress.Address) error {
+	var errs []error
+	for _, a := range missing {
+		added, err := n.kernel.AddAddress(a)
+		if err == nil && added {
+			err = n.kernel.Announce(a)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// repairRules adds what catches a pod's packets before what lets packets pass.
+func (n *Node) repairRules(missing []egress.Rule) error {
+	var errs []error
+	for _, pass := range []bool{false, true} {
+		for _, r := range missing {
+			if (r.Goto != 0) == pass {
+				errs = append(errs, n.kernel.AddRule(r))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) repairClassification(v view, missing, surplus egress.State) error {
+	if len(missing.Chains)+len(missing.Elements)+len(surplus.Chains)+len(surplus.Elements) == 0 {
+		return nil
+	}
+	if len(v.want.Chains) == 0 {
+		return n.kernel.DeleteClassification()
+	}
+	cluster := slices.DeleteFunc(slices.Clone(v.want.Elements), func(e egress.Element) bool { return !e.Net.IsValid() })
+	return n.kernel.Reclassify(missing, surplus, cluster)
+}
+
+// removeSurplus deletes rules before the tables into which they look.
+func (n *Node) removeSurplus(v view, surplus egress.State) error {
+	var errs []error
+	for _, r := range surplus.Rules {
+		errs = append(errs, n.kernel.DeleteRule(r))
+	}
+	for _, a := range surplus.Addresses {
+		errs = append(errs, n.kernel.DeleteAddress(a))
+	}
+	// The link routes of tables that stay have been dealt with.
+	errs = append(errs, n.kernel.SetRoutes(nil, slices.DeleteFunc(surplus.Routes, func(r egress.Route) bool {
+		return r.Type == egress.Unicast && slices.ContainsFunc(v.tables, func(t linkTable) bool {
+			return t.Table.Table == r.Table && t.Family == r.Family()
+		})
+	})))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, t := range v.before {
+		if !v.isWanted(t) {
+			errs = append(errs, n.store.RemoveTable(t.Table, t.Family))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,305 @@
+package node
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/egress-ip/egress-ip/pkg/config"
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/kernel"
+)
+
+// view is a node at one moment: what is recorded, what is to stand for that, and
+// what does.
+type view struct {
+	recorded []egress.Attachment
+	attached []egress.Attachment // recorded, on the links of today
+	owners   map[netip.Addr]egress.Owner
+	links    []egress.Link // that attachments are recorded on, as far as they are there
+	tables   []linkTable
+	before   []egress.Table // as recorded
+	faults   []string       // of the record itself
+
+	want, have       egress.State
+	missing, surplus egress.State // their differences
+	counters         map[netip.Addr]kernel.Counter
+	absent           []egress.Address // that the links should have of their own
+
+	probe        probeView
+	srcValidMark bool // to be set
+}
+
+// linkTable is one family of a link's table as it is to be.
+type linkTable struct {
+	egress.Table
+	up   bool // the link can have routes
+	main []egress.Route
+}
+
+// key is what tables are told apart by.
+type key struct {
+	table  uint32
+	family egress.Family
+}
+
+// look reads the node. It changes nothing.
+func (n *Node) look() (view, error) {
+	var v view
+	for _, step := range []func(*view) error{
+		n.lookAtRecord, n.lookAtTables, n.lookAtClassification, n.lookAtAllRules, n.lookAtAllRoutes,
+		n.lookAtAllAddresses, n.lookAtProbe, n.lookAtSrcValidMark,
+	} {
+		if err := step(&v); err != nil {
+			return view{}, err
+		}
+	}
+	v.missing, v.surplus = v.want.Less(v.have)
+	return v, n.lookForFaults(&v)
+}
+
+// lookForFaults compares the record with itself, closely where anything is wrong.
+func (n *Node) lookForFaults(v *view) error {
+	counted, err := n.store.Counted(v.attached)
+	if err != nil || counted && v.right() {
+		return err
+	}
+	v.faults, err = n.store.Faults(v.attached)
+	return err
+}
+
+func (n *Node) lookAtRecord(v *view) (err error) {
+	if v.recorded, err = n.store.List(); err != nil {
+		return err
+	}
+	if v.before, err = n.store.Tables(); err != nil {
+		return err
+	}
+	var names []string
+	for _, a := range v.recorded {
+		for _, f := range a.Flows {
+			if !slices.Contains(names, f.Link) {
+				names = append(names, f.Link)
+			}
+		}
+	}
+	if v.links, err = n.kernel.Links(names, nil); err != nil {
+		return err
+	}
+	v.attached = egress.Relocate(v.recorded, v.links)
+	if v.owners, err = n.store.Owners(v.attached); err != nil {
+		return err
+	}
+	v.want = egress.Needs(v.attached, v.mine)
+	return nil
+}
+
+// mine returns the flows of an attachment whose pod address nobody else has.
+func (v *view) mine(a egress.Attachment) []egress.Flow {
+	if !slices.ContainsFunc(a.Flows, func(f egress.Flow) bool { return v.owners[f.Pod] != a.Owner }) {
+		return a.Flows
+	}
+	return slices.DeleteFunc(slices.Clone(a.Flows), func(f egress.Flow) bool { return v.owners[f.Pod] != a.Owner })
+}
+
+// link returns a flow's link, and whether it is there and can have routes.
+func (v *view) link(name string) (egress.Link, bool) {
+	i := slices.IndexFunc(v.links, func(l egress.Link) bool { return l.Name == name })
+	if i < 0 {
+		return egress.Link{Name: name}, false
+	}
+	return v.links[i], v.links[i].Up
+}
+
+// lookAtTables finds what each link's table is to be, from what main has now.
+func (n *Node) lookAtTables(v *view) error {
+	all := map[egress.Family][]egress.Route{} // of main, read when the first table asks
+	seen := map[key]bool{}
+	for _, a := range v.attached {
+		for _, f := range v.mine(a) {
+			k := key{f.Table, f.Family()}
+			if seen[k] {
+				continue
+			}
+			seen[k] = true
+			t, err := n.linkTable(v, a, f, all)
+			if err != nil {
+				return err
+			}
+			v.tables = append(v.tables, t)
+			routes := t.Routes(t.main)
+			if !t.up {
+				routes = slices.DeleteFunc(routes, func(r egress.Route) bool { return r.Type == egress.Unicast })
+			}
+			v.want.Routes = append(v.want.Routes, routes...)
+		}
+	}
+	return nil
+}
+
+// linkTable is one table as the last ADD configured it, even if the link has
+// another ifindex by now.
+func (n *Node) linkTable(v *view, a egress.Attachment, f egress.Flow, all map[egress.Family][]egress.Route) (t linkTable, err error) {
+	t.TableSpec = a.TableSpec(f)
+	for _, before := range v.before {
+		if before.Family == f.Family() && (before.Table == f.Table || before.Link == f.Link && t.Thrown == nil) {
+			t.Gateway, t.Cluster, t.Thrown = before.Gateway, before.Cluster, before.Thrown
+		}
+	}
+	l, up := v.link(f.Link)
+	if t.up = up; up {
+		if t.main, err = n.kernel.LinkRoutes(f.Family(), l.Table, l.Index); err != nil {
+			return linkTable{}, err
+		}
+	}
+	if len(t.Cluster) > 0 {
+		t.Thrown = t.Cluster
+		return t, nil
+	}
+	main, ok := all[f.Family()]
+	if !ok {
+		if main, err = n.kernel.AllRoutes(f.Family(), egress.MainTable); err != nil {
+			return linkTable{}, err
+		}
+		all[f.Family()] = main
+	}
+	t.Thrown = t.DerivedCluster(main)
+	return t, nil
+}
+
+func (n *Node) lookAtClassification(v *view) (err error) {
+	classes, err := n.classes(v)
+	if err != nil {
+		return err
+	}
+	if len(classes.Pods) > 0 {
+		v.want.Chains = classes.Chains()
+		v.want.Elements = slices.Concat(v.want.Elements, classes.ClusterElements(), []egress.Element{egress.UnmarkedElement()})
+	}
+	v.have.Chains, v.have.Elements, v.counters, err = n.kernel.Classification(v.want.Chains)
+	return err
+}
+
+// classes are those of all attachments; the cluster sets are as the last ADD wrote them.
+func (n *Node) classes(v *view) (egress.Classes, error) {
+	var c egress.Classes
+	cluster, ok, err := n.store.Cluster()
+	if err != nil {
+		return c, err
+	}
+	var newest egress.Attachment
+	for _, a := range v.attached {
+		mine := a.Classes(v.mine(a)...)
+		c.Mask = mine.Mask
+		c.Pods = append(c.Pods, mine.Pods...)
+		if !a.Since.Before(newest.Since) {
+			newest = a
+		}
+	}
+	if c.Cluster = cluster; !ok {
+		c.Cluster = newest.ClusterCIDRs
+	}
+	return c, nil
+}
+
+func (n *Node) lookAtAllRules(v *view) error {
+	priorities := []uint32{config.DefaultRulePriority}
+	for _, a := range v.attached {
+		if !slices.Contains(priorities, a.RulePriority) {
+			priorities = append(priorities, a.RulePriority)
+		}
+	}
+	for _, family := range egress.Families {
+		ours, _, err := n.kernel.Rules(family)
+		if err != nil {
+			return err
+		}
+		v.have.Rules = append(v.have.Rules, egress.Ours(ours, append(egress.SourcePriorities(ours), priorities...))...)
+	}
+	return nil
+}
+
+// lookAtAllRoutes reads every table that is ours by record, by a rule of ours, or
+// by its closing route.
+func (n *Node) lookAtAllRoutes(v *view) error {
+	seen := map[key]bool{}
+	for _, t := range v.tables {
+		seen[key{t.Table.Table, t.Family}] = true
+	}
+	for _, t := range v.before {
+		seen[key{t.Table, t.Family}] = true
+	}
+	for _, r := range v.have.Rules {
+		if r.Table > 255 {
+			seen[key{r.Table, r.Family}] = true
+		}
+	}
+	for _, family := range egress.Families {
+		closed, err := n.kernel.OurRoutes(family, 0, egress.Unreachable)
+		if err != nil {
+			return err
+		}
+		for _, r := range closed {
+			if r.IsClosing() {
+				seen[key{r.Table, family}] = true
+			}
+		}
+	}
+	for k := range seen {
+		routes, err := n.kernel.OurRoutes(k.family, k.table, 0)
+		if err != nil {
+			return err
+		}
+		v.have.Routes = append(v.have.Routes, routes...)
+	}
+	return nil
+}
+
+// lookAtAllAddresses finds out which egress addresses are to stand, and which do.
+// While a link is down it has no IPv6 addresses.
+func (n *Node) lookAtAllAddresses(v *view) error {
+	all, err := n.kernel.Addresses()
+	if err != nil {
+		return err
+	}
+	standing := addressesOf(all)
+	ours := map[egress.Address]bool{}
+	for _, a := range v.recorded { // also where they stood before
+		for _, f := range a.Flows {
+			ours[f.HostAddress()] = ours[f.HostAddress()] || f.OwnsAddress
+		}
+	}
+	for _, a := range v.want.Addresses {
+		ours[a] = true
+	}
+	cannot := map[egress.Address]bool{}
+	for _, a := range v.attached {
+		for _, f := range v.mine(a) {
+			l, up := v.link(f.Link)
+			at := f.HostAddress()
+			if l.Index != f.Index || !up && f.Family() == egress.IPv6 {
+				cannot[at] = true
+			} else if !ours[at] && !slices.Contains(standing, at) && !slices.Contains(v.absent, at) {
+				v.absent = append(v.absent, at)
+			}
+		}
+	}
+	v.want.Addresses = slices.DeleteFunc(v.want.Addresses, func(a egress.Address) bool { return cannot[a] })
+	for _, a := range standing {
+		if ours[a] {
+			v.have.Addresses = append(v.have.Addresses, a)
+		}
+	}
+	return nil
+}
+
+func (n *Node) lookAtSrcValidMark(v *view) (err error) {
+	for _, a := range v.attached {
+		if v.srcValidMark, err = n.needsSrcValidMark(a); err != nil || v.srcValidMark {
+			return err
+		}
+		if slices.ContainsFunc(a.Flows, func(f egress.Flow) bool { return f.Family() == egress.IPv4 }) {
+			return nil
+		}
+	}
+	return nil
+}

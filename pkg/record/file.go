@@ -1,0 +1,109 @@
+package record
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// unfinished is what a file is called while it is written. The name is the same
+// for each try, so the next one, or Discard, takes it away.
+const unfinished = ".unfinished"
+
+func write(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	if err := mkdir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("create the folder of records: %w", err)
+	}
+	if err := os.WriteFile(path+unfinished, append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write the record: %w", err)
+	}
+	if err := os.Rename(path+unfinished, path); err != nil {
+		return fmt.Errorf("write the record: %w", err)
+	}
+	return nil
+}
+
+// mkdir tries again when Root has gone meanwhile, with another namespace's last record.
+func mkdir(dir string) (err error) {
+	for range 100 {
+		if err = os.MkdirAll(dir, 0o700); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return err
+}
+
+func read(path string, v any) error {
+	data, err := readFile(path)
+	if err != nil {
+		return fmt.Errorf("read the record: %w", &fs.PathError{Op: "open", Path: path, Err: err})
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("record %s is damaged; remove it and what it stands for: %w", path, err)
+	}
+	return nil
+}
+
+// readFile is os.ReadFile without the poller, which wants six more system calls for
+// each of what may be thousands of files.
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	data := make([]byte, 0, 2048)
+	for {
+		n, err := unix.Read(fd, data[len(data):cap(data)])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return data, nil
+		}
+		data = data[:len(data)+n]
+		data = slices.Grow(data, 512)
+	}
+}
+
+// link makes a symbolic link, in place of one that is there.
+func link(target, path string) error {
+	if have, err := os.Readlink(path); err == nil && have == target {
+		return nil
+	}
+	if err := mkdir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("create the folder of records: %w", err)
+	}
+	if err := remove(path); err != nil {
+		return err
+	}
+	if err := os.Symlink(target, path); err != nil {
+		return fmt.Errorf("write the record: %w", err)
+	}
+	return nil
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !absent(err) {
+		return fmt.Errorf("remove the record: %w", err)
+	}
+	return nil
+}
+
+// absent also covers a name that is too long to have been written.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG)
+}
