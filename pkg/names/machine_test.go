@@ -1,0 +1,230 @@
+package names
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+
+	"github.com/egress-ip/egress-ip/pkg/nettest"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+const conf = "/etc/iproute2/rt_tables.d/egress-ip.conf"
+
+// The one test that changes the machine's own file: the others have mounts of
+// their own over it. Namespaces without one leave it alone.
+func TestSetOnTheMachine(t *testing.T) {
+	t.Parallel()
+	tables := map[uint32]string{1134: "enp7s0"}
+	for _, want := range []bool{true, false} {
+		changed, err := Set(tables)
+		require.NoError(t, err)
+		require.Equal(t, want, changed)
+		requireFile(t, conf, header+"1134 egress-enp7s0\n")
+	}
+	pod := nettest.New(t, "node")
+	for _, other := range []map[uint32]string{{1007: "eth7"}, nil, tables} {
+		pod.Do(t, func() {
+			changed, err := Set(other)
+			require.NoError(t, err)
+			require.False(t, changed)
+		})
+		requireFile(t, conf, header+"1134 egress-enp7s0\n")
+	}
+	// As long as the file is right nobody looks at the others.
+	other := filepath.Join(filepath.Dir(conf), "other.conf")
+	require.NoError(t, os.WriteFile(other, []byte("1134 other\n"), 0o644))
+	changed, err := Set(tables)
+	require.NoError(t, err)
+	require.False(t, changed)
+	require.NoError(t, os.Remove(other))
+
+	changed, err = Set(nil)
+	require.NoError(t, err)
+	require.True(t, changed)
+	pod.Do(t, func() {
+		changed, err := Set(tables)
+		require.NoError(t, err)
+		require.False(t, changed)
+	})
+	require.Empty(t, list(t, filepath.Dir(conf)))
+}
+
+// What ip makes of names, ordinary and odd, in a network namespace with an /etc of
+// its own.
+func TestIPReadsTheNames(t *testing.T) {
+	t.Parallel()
+	tables := map[uint32]string{
+		1001: "enp7s0", 1002: "a#b", 1003: "#", 1004: `"`, 1005: "würfel", 1006: "a\x85b", 1007: "abcdefghijklmno", 1<<31 - 1: "enp8s0",
+	}
+	given := map[uint32]string{900: "a b", 901: "a\nb", 902: "a\vb", 1 << 31: "enp9s0"}
+	for id, link := range tables {
+		given[id] = link
+	}
+	apart(t, unix.CLONE_NEWNET, func() error {
+		if err := unix.Mount("none", filepath.Dir(conf), "tmpfs", 0, ""); err != nil {
+			return err
+		}
+		if changed, err := Set(given); err != nil || !changed {
+			return fmt.Errorf("set: %t, %w", changed, err)
+		}
+		for id, link := range tables {
+			dst, number := fmt.Sprintf("10.0.%d.0/24", id%256), strconv.FormatUint(uint64(id), 10)
+			if _, err := ip("route", "add", "blackhole", dst, "table", number); err != nil {
+				return err
+			}
+			if _, err := ip("rule", "add", "priority", number, "lookup", number); err != nil {
+				return err
+			}
+			routes, err := ip("route", "show", "table", "egress-"+link)
+			if want := "blackhole " + dst + " \n"; err != nil || routes != want {
+				return fmt.Errorf("routes of %q: %q, not %q: %w", link, routes, want, err)
+			}
+			rules, err := ip("rule", "show", "priority", number)
+			if want := number + ":\tfrom all lookup egress-" + link + "\n"; err != nil || rules != want {
+				return fmt.Errorf("rule of %q: %q, not %q: %w", link, rules, want, err)
+			}
+		}
+		return nil
+	})
+}
+
+// A file that cannot be written, or that may be somebody else's, is left as it is.
+func TestSetIsQuiet(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Dir(conf)
+	own := func() error { return unix.Mount("none", folder, "tmpfs", 0, "") }
+	before, after := header+"1007 egress-eth7\n", header+"1134 egress-enp7s0\n"
+	for name, tt := range map[string]struct {
+		namespaces int
+		mount      func() error // behind own and the first Set
+		want       string       // "" is no file
+	}{
+		"it can be":               {0, func() error { return nil }, after},
+		"a network namespace too": {unix.CLONE_NEWNET, func() error { return nil }, after},
+		"read-only": {0, func() error {
+			return errors.Join(
+				unix.Mount(folder, folder, "", unix.MS_BIND, ""),
+				unix.Mount("", folder, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+		}, before},
+		"no folder": {0, func() error { return unix.Mount("none", filepath.Dir(folder), "tmpfs", 0, "") }, ""},
+		"no folder, in a network namespace": {unix.CLONE_NEWNET, func() error {
+			return unix.Mount("none", filepath.Dir(folder), "tmpfs", 0, "")
+		}, ""},
+		"process 1 is not to be seen": {0, func() error { return unix.Mount("none", "/proc/1", "tmpfs", 0, "") }, before},
+		"process 1 is not to be seen, in a network namespace": {unix.CLONE_NEWNET, func() error {
+			return unix.Mount("none", "/proc/1", "tmpfs", 0, "")
+		}, before},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var have []byte
+			var changed bool
+			apart(t, tt.namespaces, func() error {
+				if err := own(); err != nil {
+					return err
+				}
+				if _, err := Set(map[uint32]string{1007: "eth7"}); err != nil {
+					return err
+				}
+				if err := tt.mount(); err != nil {
+					return err
+				}
+				var err error
+				if changed, err = Set(map[uint32]string{1134: "enp7s0"}); err != nil {
+					return err
+				}
+				have, err = os.ReadFile(conf)
+				if tt.want == "" && errors.Is(err, unix.ENOENT) {
+					return nil
+				}
+				return err
+			})
+			require.Equal(t, tt.want, string(have))
+			require.Equal(t, tt.want == after, changed)
+		})
+	}
+}
+
+// A folder that process 1 does not see at all is our own too.
+func TestFolderThatProcess1DoesNotHave(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	shared, own := filepath.Join(dir, "shared"), filepath.Join(dir, "own")
+	require.NoError(t, os.Mkdir(shared, 0o755))
+	var writeShared, writeOwn bool
+	apart(t, unix.CLONE_NEWNET, func() error {
+		writeShared = mayWrite(shared)
+		if err := unix.Mount("none", dir, "tmpfs", 0, ""); err != nil {
+			return err
+		}
+		err := os.Mkdir(own, 0o755)
+		writeOwn = mayWrite(own)
+		return err
+	})
+	require.False(t, writeShared)
+	require.True(t, writeOwn)
+}
+
+// On a full disk the old file stays whole, nothing is left beside it, and the
+// caller hears of it.
+func TestSetOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	var set error
+	var names []string
+	var have []byte
+	apart(t, 0, func() error {
+		folder := filepath.Dir(conf)
+		if err := unix.Mount("none", folder, "tmpfs", 0, "nr_blocks=1"); err != nil {
+			return err
+		}
+		if _, err := Set(map[uint32]string{1007: "eth7"}); err != nil {
+			return err
+		}
+		_, set = Set(map[uint32]string{1134: "enp7s0"})
+		entries, err := os.ReadDir(folder)
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		if err != nil {
+			return err
+		}
+		have, err = os.ReadFile(conf)
+		return err
+	})
+	require.ErrorIs(t, set, unix.ENOSPC)
+	require.ErrorContains(t, set, "write the file of table names")
+	require.Equal(t, []string{fileName}, names)
+	require.Equal(t, header+"1007 egress-eth7\n", string(have))
+}
+
+// apart calls f on a thread with mounts, and more namespaces, that are its own. The
+// thread ends with f, and they with it.
+func apart(t *testing.T, namespaces int, f func() error) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good
+		err := unix.Unshare(unix.CLONE_NEWNS | namespaces)
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	require.NoError(t, <-done)
+}
+
+// ip returns what ip prints on both its outputs.
+func ip(args ...string) (string, error) {
+	out, err := exec.Command("ip", args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("ip %v: %w: %s", args, err, out)
+	}
+	return string(out), nil
+}
