@@ -56,6 +56,18 @@ func Set(tables map[uint32]string) (changed bool, err error) {
 	return changed, err
 }
 
+// Stale reports whether Set would write. It needs no lock.
+func Stale(tables map[uint32]string) bool {
+	if right, err := system.hold(tables); err != nil || right || !mayWrite(system.directory()) ||
+		unix.Access(system.directory(), unix.W_OK) != nil {
+		return false
+	}
+	have, err := system.read()
+	names := named(tables)
+	system.dropTaken(names)
+	return err == nil && have != content(names)
+}
+
 // outOfReach reports whether an error says that this machine has no such file, or
 // does not let us write it.
 func outOfReach(err error) bool {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 )
 
 // mayWrite reports whether the file is about the tables of the calling thread's
@@ -18,12 +19,12 @@ import (
 // of its own: `ip netns exec NAME` does where there is /etc/netns/NAME/iproute2,
 // and so does a mount over the folder after `unshare --mount`. Such a folder is
 // not the one that process 1 sees. Where process 1 does not let us look, as it may
-// in a container, nobody can tell, and the file is left alone.
+// in a container, a folder that somebody has mounted counts as such a one.
 func mayWrite(directory string) bool {
 	machine, err := sameFile("/proc/thread-self/ns/net", "/proc/1/ns/net")
 	if err != nil {
-		slog.Debug("routing tables stay without names: whose /etc this is cannot be told", "error", err)
-		return false
+		slog.Debug("process 1 does not let us look at its network namespace", "error", err)
+		return isMounted(directory)
 	}
 	if machine {
 		return true
@@ -46,4 +47,21 @@ func sameFile(a, b string) (bool, error) {
 		return false, err
 	}
 	return os.SameFile(first, second), nil
+}
+
+// isMounted reports whether a folder, or one that it is in, is a mount of its own,
+// the root aside.
+func isMounted(directory string) bool {
+	mounts, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(mounts)) {
+		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw: proc_pid_mountinfo(5)
+		fields := strings.Fields(line)
+		if len(fields) > 4 && fields[4] != "/" && strings.HasPrefix(directory+"/", fields[4]+"/") {
+			return true
+		}
+	}
+	return false
 }

@@ -248,6 +248,7 @@ func (n *Node) apply(a egress.Attachment) error {
 			return err
 		}
 	}
+	n.nameTables()
 	for _, f := range a.Flows {
 		if !f.OwnsAddress {
 			continue

@@ -68,5 +68,9 @@ func (n *Node) removeAll(v view) error {
 	if err := errors.Join(errs...); err != nil {
 		return err // the record stays, for the next try
 	}
-	return n.store.Destroy()
+	if err := n.store.Destroy(); err != nil {
+		return err
+	}
+	n.nameTables()
+	return nil
 }

@@ -91,6 +91,9 @@ func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
 			}
 		}
 	}
+	if slices.ContainsFunc(flows, func(f egress.Flow) bool { return slices.Contains(unneeded, record.TableObject(f)) }) {
+		n.nameTables()
+	}
 	if slices.Contains(unneeded, record.Classification) {
 		if err := n.resetSrcValidMark(); err != nil {
 			return err

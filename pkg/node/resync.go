@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/names"
 )
 
 // Resync makes the kernel what the records say, and takes away what is
@@ -53,6 +54,9 @@ func (v *view) changes() []string {
 	}
 	if v.srcValidMark {
 		changes = append(changes, "set net.ipv4.conf.all.src_valid_mark to 1")
+	}
+	if names.Stale(v.tableNames()) {
+		changes = append(changes, "named the routing tables for iproute2")
 	}
 	return append(changes, v.probe.changes()...)
 }
@@ -110,6 +114,7 @@ func (n *Node) repair(v view) error {
 	if len(v.probe.changes()) > 0 {
 		errs = append(errs, n.writeProbe(v.probe.Probe, v.probe.right))
 	}
+	n.nameTables()
 	if len(v.attached) == 0 {
 		errs = append(errs, n.store.RemoveCluster(), n.resetSrcValidMark())
 		n.store.Prune()
