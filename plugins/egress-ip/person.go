@@ -4,49 +4,57 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
-const usage = `egress-ip is a CNI plugin; container runtimes call it. For people it has:
+// command is something that a person can ask for. Run gets what stands behind its
+// name and returns the exit status: 0, 1 if it could not, and 2 if the command
+// line is wrong.
+type command struct {
+	name, summary string
+	run           func(args []string) int
+}
 
-  egress-ip version    print the version, and the CNI versions it speaks
-  egress-ip help       print this; -h behind a command is about that command
+// commands are in the order of the usage.
+var commands = []command{
+	{"resync", "make the kernel what the record says, once or from now on", resync},
+	{"version", "print the version, and the CNI versions it speaks", printVersion},
+}
 
-README.md says how to configure it.
-`
-
-// person serves a command line, and returns the exit status: 0, or 2 where the
-// command line is wrong.
+// person serves a command line, and returns the exit status.
 func person(args []string) int {
-	command := "help"
-	if len(args) > 0 {
-		command = args[0]
+	if len(args) == 0 {
+		usage(os.Stderr)
+		return wrongCommandLine
 	}
-	help := len(args) > 1 && isHelp(args[1])
-	switch {
-	case len(args) == 0:
-		fmt.Fprint(os.Stderr, usage)
-		return 2
-	case command == "help" || isHelp(command):
-		fmt.Print(usage)
-	case command == "resync":
-		return resyncCommand(args[1:])
-	case command == "version" && help:
-		fmt.Println("usage: egress-ip version\n\nPrints the version, and the CNI versions it speaks.")
-	case command == "version" && len(args) == 1:
-		printVersion(os.Stdout)
-	case command == "version":
-		fmt.Fprintf(os.Stderr, "egress-ip version takes no argument, but got %q\n", args[1])
-		return 2
-	default:
-		fmt.Fprintf(os.Stderr, "egress-ip: unknown command %q; there are version and help\n", command)
-		return 2
+	if args[0] == "help" || isHelp(args[0]) {
+		usage(os.Stdout)
+		return 0
 	}
-	return 0
+	i := slices.IndexFunc(commands, func(c command) bool { return c.name == args[0] })
+	if i < 0 {
+		fmt.Fprintf(os.Stderr, "egress-ip: unknown command %q; there are %s and help\n", args[0], strings.Join(names(), ", "))
+		return wrongCommandLine
+	}
+	return commands[i].run(args[1:])
+}
+
+func names() []string {
+	var names []string
+	for _, c := range commands {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "egress-ip is a CNI plugin; container runtimes call it. For people it has:\n\n")
+	for _, c := range commands {
+		fmt.Fprintf(w, "  egress-ip %-10s %s\n", c.name, c.summary)
+	}
+	fmt.Fprintf(w, "  egress-ip %-10s %s\n", "help", "print this; -h behind a command is about that command")
+	fmt.Fprint(w, "\nREADME.md says how to configure it.\n")
 }
 
 func isHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }
-
-func printVersion(w io.Writer) {
-	fmt.Fprintf(w, "egress-ip %s, CNI %s\n", version, strings.Join(supported.SupportedVersions(), " "))
-}

@@ -1,33 +1,99 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
-	"runtime/debug"
+	"os/signal"
 
+	"github.com/egress-ip/egress-ip/pkg/kernel"
 	"github.com/egress-ip/egress-ip/pkg/node"
+	"github.com/egress-ip/egress-ip/pkg/watch"
+	"golang.org/x/sys/unix"
 )
 
-func resyncCommand(args []string) int {
-	// The process ends before there is garbage worth collecting.
-	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(256 << 20)
-	n, err := node.Open()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "egress-ip resync:", err)
-		return 2
+const resyncHelp = `usage: egress-ip resync [--watch]
+
+Makes the kernel what the record in /run/egress-ip says: puts up what is missing,
+changes what is wrong, and prints a line for each change, or "nothing to do".
+
+With --watch it does so now, and from now on whenever something has changed that
+may matter: links, addresses, routes, rules, and its own nftables tables. In between
+it is idle. It logs to stderr, and ends at SIGTERM or SIGINT, with status 0. One
+process does this for a node; a second one says so and ends with status 2. It knows
+systemd's Type=notify and WatchdogSec: see conflist-examples/systemd.`
+
+func resync(args []string) int {
+	flags := newFlags("resync", resyncHelp)
+	watching := flags.Bool("watch", false, "go on, and resync whenever something has changed")
+	if exit, done := parse(flags, args, 0); done {
+		return exit
 	}
-	defer n.Close()
-	changed, err := n.Resync()
+	if *watching {
+		return watchNode()
+	}
+	changed, err := resyncNode()
 	for _, c := range changed {
 		fmt.Println(c)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "egress-ip resync:", err)
-		return 1
+		return couldNot
 	}
 	if len(changed) == 0 {
 		fmt.Println("nothing to do")
 	}
 	return 0
+}
+
+// resyncNode opens the node anew each time: what is wrong with a socket is so for
+// one resync, and the lock is free in between.
+func resyncNode() (changed []string, err error) {
+	n, err := node.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer n.Close()
+	return n.Resync()
+}
+
+func watchNode() int {
+	signalled, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	context.AfterFunc(signalled, stop) // a second signal ends the process at once
+	ctx, broken := context.WithCancelCause(signalled)
+	err := watchUntil(ctx, broken)
+	if err == nil && signalled.Err() == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		return 0
+	}
+	slog.Error("cannot watch", "error", err)
+	var running *watch.RunningError
+	if errors.As(err, &running) {
+		return wrongCommandLine
+	}
+	return couldNot
+}
+
+// watchUntil resyncs until ctx is done; broken is called when events no longer come.
+func watchUntil(ctx context.Context, broken func(error)) error {
+	release, err := watch.Claim()
+	if err != nil {
+		return err
+	}
+	defer release()
+	manager, err := watch.Systemd()
+	if err != nil {
+		return err
+	}
+	events, err := kernel.Subscribe(broken)
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	watch.Run(ctx, events.C, resyncNode, manager)
+	return nil
 }

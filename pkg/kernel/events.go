@@ -1,0 +1,176 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// receiveBuffer is how many bytes of events the kernel keeps for a socket, at
+	// the most. What is lost beyond that is an event too, so it need not be larger.
+	receiveBuffer = 4 << 20
+
+	// gulp is how long events gather before they are taken together, so that a
+	// storm of routes wakes the process a hundred times a second and not for each.
+	gulp = 10 * time.Millisecond
+)
+
+// subscription is a socket's part.
+type subscription struct {
+	family int
+	filter []bpf.Instruction
+	groups []uint32
+}
+
+// subscriptions are the multicast groups that tell of what egress-ip writes, and
+// of what it makes that from. Neighbours are not among them: they change all day.
+func subscriptions() []subscription {
+	return []subscription{
+		{unix.NETLINK_ROUTE, routeFilter(), []uint32{
+			unix.RTNLGRP_LINK,
+			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+			unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+			unix.RTNLGRP_NEXTHOP, // a nexthop object changes routes without a word about them
+			unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
+			unix.RTNLGRP_IPV4_NETCONF, // rp_filter
+		}},
+		{unix.NETLINK_NETFILTER, nftFilter(), []uint32{unix.NFNLGRP_NFTABLES}},
+	}
+}
+
+// Events tells that something has changed which may matter: links, addresses,
+// routes (but those of table local), rules, and the nftables tables inet egress_ip,
+// ip6 egress_ip_probe and ip6 azureSLBProbe. The kernel itself leaves out the rest,
+// so that other people's tables wake nobody. What has changed it does not say:
+// events may be lost, and the answer to any is to look at everything.
+type Events struct {
+	C <-chan struct{} // one value, for any number of events since the last was taken
+
+	sockets []*netlink.Conn
+	closing chan struct{}
+	readers sync.WaitGroup
+}
+
+// Subscribe opens the sockets, in the network namespace of the calling thread;
+// events count from its return on. If one of the sockets cannot be read any
+// longer, broken is called; Close ends that.
+func Subscribe(broken func(error)) (*Events, error) {
+	e, err := subscribe(receiveBuffer)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to the kernel's events: %w", err)
+	}
+	if err := e.start(broken); err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// subscribe opens the sockets, for which the kernel keeps this many bytes.
+func subscribe(buffer int) (*Events, error) {
+	e := &Events{closing: make(chan struct{})}
+	for _, s := range subscriptions() {
+		conn, err := netlink.Dial(s.family, nil)
+		if err != nil {
+			e.Close()
+			return nil, err
+		}
+		e.sockets = append(e.sockets, conn)
+		filter, err := bpf.Assemble(s.filter)
+		if err == nil {
+			err = conn.SetBPF(filter)
+		}
+		if err == nil {
+			err = conn.SetReadBuffer(buffer)
+		}
+		for _, group := range s.groups {
+			if err == nil {
+				err = conn.JoinGroup(group)
+			}
+		}
+		if err != nil {
+			e.Close()
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+func (e *Events) start(broken func(error)) error {
+	c := make(chan struct{}, 1)
+	e.C = c
+	for _, s := range e.sockets {
+		raw, err := s.SyscallConn()
+		if err != nil {
+			return fmt.Errorf("read the kernel's events: %w", err)
+		}
+		e.readers.Go(func() {
+			if err := e.read(raw, c); err != nil {
+				broken(fmt.Errorf("read the kernel's events: %w", err))
+			}
+		})
+	}
+	return nil
+}
+
+// Close gives the sockets back.
+func (e *Events) Close() {
+	close(e.closing)
+	for _, s := range e.sockets {
+		_ = s.Close() // nothing is left to lose
+	}
+	e.readers.Wait()
+}
+
+// read says that there are events until the socket is closed. It sleeps in Go's
+// poller: as long as nothing happens, it costs nothing.
+func (e *Events) read(raw syscall.RawConn, c chan<- struct{}) error {
+	for {
+		var some bool
+		var err error
+		closed := raw.Read(func(fd uintptr) bool {
+			some, err = take(int(fd))
+			return some || err != nil
+		})
+		if closed != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case c <- struct{}{}:
+		default: // the last one has not been taken
+		}
+		select {
+		case <-e.closing:
+			return nil
+		case <-time.After(gulp):
+		}
+	}
+}
+
+// take takes what a socket has, a bounded number of messages, and reports whether
+// it had any. Nobody looks at them.
+func take(fd int) (some bool, err error) {
+	var first [1]byte // the kernel drops what does not fit
+	for range 10000 {
+		_, err := unix.Read(fd, first[:])
+		switch {
+		case err == nil, errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+			some = true // a message, or the news that one was lost
+		case errors.Is(err, unix.EAGAIN):
+			return some, nil
+		case !errors.Is(err, unix.EINTR):
+			return some, err
+		}
+	}
+	return some, nil
+}

@@ -1,0 +1,49 @@
+package watch
+
+import (
+	"os"
+	"testing"
+
+	"github.com/egress-ip/egress-ip/pkg/nettest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestClaim(t *testing.T) {
+	t.Parallel()
+	here, elsewhere := nettest.New(t, "here"), nettest.New(t, "elsewhere")
+	claim := func(n *nettest.Namespace) (release func(), err error) {
+		n.Do(t, func() { release, err = Claim() })
+		return release, err
+	}
+	running := func() (pid int, running bool) {
+		here.Do(t, func() {
+			var err error
+			pid, running, err = Running()
+			require.NoError(t, err)
+		})
+		return pid, running
+	}
+	_, ok := running()
+	require.False(t, ok)
+	release, err := claim(here)
+	require.NoError(t, err)
+	// More often than the kernel keeps connections that nobody has taken.
+	for range 5000 {
+		pid, ok := running()
+		require.True(t, ok)
+		require.Equal(t, os.Getpid(), pid)
+	}
+	_, err = claim(here)
+	var refused *RunningError
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, os.Getpid(), refused.PID)
+	other, err := claim(elsewhere)
+	require.NoError(t, err)
+	other()
+	release()
+	_, ok = running()
+	require.False(t, ok)
+	release, err = claim(here)
+	require.NoError(t, err)
+	release()
+}

@@ -1,0 +1,120 @@
+package watch
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+)
+
+const (
+	// settle is how long after the last event of a burst the resync comes, and
+	// longest how long after the first, when the burst does not end.
+	settle  = 50 * time.Millisecond
+	longest = 2 * time.Second
+
+	// A pause, after an error or amid a fight, begins with the shortest and doubles.
+	shortestPause = time.Second
+	longestPause  = 30 * time.Second
+)
+
+// Run calls resync at once, after each burst of events, and again after an error,
+// until ctx is done; it waits for a call that is under way then. Resync returns a line
+// for each change that it made, also together with an error.
+//
+// Resync's own writes come back as events: one more call, which finds nothing.
+// Where it finds something each time, because somebody wants it otherwise, the
+// calls become rare. Run logs changes and errors and never gives up.
+func Run(ctx context.Context, events <-chan struct{}, resync func() (changed []string, err error), manager Manager) {
+	l := &loop{resync: resync, manager: manager, log: slog.Default()}
+	l.run(ctx, events)
+}
+
+// loop is one goroutine's.
+type loop struct {
+	resync  func() ([]string, error)
+	manager Manager
+	log     *slog.Logger
+
+	timer    *time.Timer // fires when resync is due; stopped while it is not
+	burst    time.Time   // the first event since the last resync, if there was any
+	earliest time.Time   // amid a pause, its end
+	retry    time.Duration
+	fight    fight
+	ready    bool // once a resync has succeeded
+}
+
+func (l *loop) run(ctx context.Context, events <-chan struct{}) {
+	defer l.manager.Notify(daemon.SdNotifyStopping)
+	var alive <-chan time.Time
+	if l.manager.Watchdog > 0 {
+		ticker := time.NewTicker(l.manager.Watchdog / 2)
+		defer ticker.Stop()
+		alive = ticker.C
+	}
+	l.timer = time.NewTimer(longest)
+	defer l.timer.Stop()
+	l.look()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-events:
+			l.schedule(time.Now())
+		case <-l.timer.C:
+			l.look()
+		case <-alive:
+			// From here and nowhere else, so that a resync that hangs is missed.
+			l.manager.Notify(daemon.SdNotifyWatchdog)
+		}
+	}
+}
+
+// schedule sets the timer after an event.
+func (l *loop) schedule(now time.Time) {
+	if l.burst.IsZero() {
+		l.burst = now
+	}
+	due := now.Add(settle)
+	if last := l.burst.Add(longest); last.Before(due) {
+		due = last
+	}
+	if l.earliest.After(due) {
+		due = l.earliest
+	}
+	l.timer.Reset(due.Sub(now))
+}
+
+// look resyncs, and says what came of it. Events that come meanwhile are of the
+// next burst.
+func (l *loop) look() {
+	l.timer.Stop()
+	l.burst = time.Time{}
+	changed, err := l.resync()
+	now := time.Now()
+	if len(changed) > 0 {
+		l.log.Info("put right what was not as recorded", "changes", len(changed), "first", first(changed))
+	}
+	if err != nil {
+		l.retry = longer(l.retry)
+		l.earliest = now.Add(l.retry)
+		l.timer.Reset(l.retry)
+		l.log.Error("could not resync", "error", err, "again_in", l.retry)
+		return
+	}
+	l.retry = 0
+	l.earliest = now.Add(l.fight.pause(l.log, now, changed))
+	if !l.ready {
+		l.ready = true
+		l.log.Info("the node is as recorded, and watched from now on")
+		l.manager.Notify(daemon.SdNotifyReady)
+	}
+}
+
+// longer returns the pause after this one.
+func longer(pause time.Duration) time.Duration {
+	return min(max(2*pause, shortestPause), longestPause)
+}
+
+// first returns the first few lines, for the log.
+func first(lines []string) []string { return lines[:min(len(lines), 3)] }

@@ -1,0 +1,346 @@
+package watch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/stretchr/testify/require"
+)
+
+// watched is a loop under way, in a bubble with a clock of its own.
+type watched struct {
+	events chan struct{}
+	start  time.Time
+	stop   context.CancelFunc
+	ended  chan struct{}
+	log    bytes.Buffer
+
+	calls  []time.Duration // when resync was called, since the start
+	states []string        // what the manager was told
+}
+
+// watching starts a loop. Resync is called with the number of calls before it.
+func watching(t *testing.T, watchdog time.Duration, resync func(w *watched, call int) ([]string, error)) *watched {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	w := &watched{events: make(chan struct{}, 1), start: time.Now(), stop: stop, ended: make(chan struct{})}
+	l := &loop{
+		log: slog.New(slog.NewTextHandler(&w.log, nil)),
+		manager: Manager{
+			Notify:   func(state string) { w.states = append(w.states, state) },
+			Watchdog: watchdog,
+		},
+		resync: func() ([]string, error) {
+			w.calls = append(w.calls, time.Since(w.start))
+			return resync(w, len(w.calls)-1)
+		},
+	}
+	go func() {
+		defer close(w.ended)
+		l.run(ctx, w.events)
+	}()
+	synctest.Wait()
+	return w
+}
+
+// nothing finds nothing to do.
+func nothing(*watched, int) ([]string, error) { return nil, nil }
+
+// event is one of the kernel's, or several.
+func (w *watched) event() {
+	select {
+	case w.events <- struct{}{}:
+	default:
+	}
+}
+
+// end stops the loop and waits for it.
+func (w *watched) end() {
+	w.stop()
+	<-w.ended
+}
+
+// later lets time pass, to the point at which everything sleeps again.
+func later(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// gaps are the times between calls.
+func (w *watched) gaps() []time.Duration {
+	var gaps []time.Duration
+	for i := 1; i < len(w.calls); i++ {
+		gaps = append(gaps, w.calls[i]-w.calls[i-1])
+	}
+	return gaps
+}
+
+func (w *watched) requireLines(t *testing.T, n int, about string) {
+	t.Helper()
+	require.Equal(t, n, strings.Count(w.log.String(), about), w.log.String())
+}
+
+const s = time.Second
+
+// doubling are the pauses after an error, and amid a fight.
+var doubling = []time.Duration{1 * s, 2 * s, 4 * s, 8 * s, 16 * s, 30 * s, 30 * s}
+
+func TestIdleWithoutEvents(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, 0, nothing)
+		require.Equal(t, []time.Duration{0}, w.calls)
+		require.Equal(t, []string{daemon.SdNotifyReady}, w.states)
+		later(1000 * time.Hour)
+		w.end()
+		require.Len(t, w.calls, 1)
+		require.Equal(t, []string{daemon.SdNotifyReady, daemon.SdNotifyStopping}, w.states)
+	})
+}
+
+func TestBurstIsOneResync(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, 0, nothing)
+		later(time.Minute)
+		for range 20 {
+			w.event()
+			later(settle - time.Millisecond)
+		}
+		require.Len(t, w.calls, 1)
+		later(time.Minute)
+		require.Equal(t, []time.Duration{0, time.Minute + 19*(settle-time.Millisecond) + settle}, w.calls)
+		w.end()
+	})
+}
+
+func TestEndlessStorm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, 0, nothing)
+		for range 700 {
+			w.event()
+			later(10 * time.Millisecond)
+		}
+		require.Len(t, w.calls, 4)
+		require.Equal(t, longest, w.calls[1])
+		for _, gap := range w.gaps() {
+			require.LessOrEqual(t, gap, longest+10*time.Millisecond)
+		}
+		w.end()
+	})
+}
+
+// What comes while resync is at work may have come too late for it.
+func TestEventDuringResync(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, 0, func(w *watched, call int) ([]string, error) {
+			if call == 0 {
+				w.event()
+				time.Sleep(s)
+			}
+			return nil, nil
+		})
+		later(time.Minute)
+		require.Equal(t, []time.Duration{0, s + settle}, w.calls)
+		w.end()
+	})
+}
+
+func TestOwnWritesAreLookedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, 0, func(w *watched, call int) ([]string, error) {
+			if call > 0 {
+				return nil, nil
+			}
+			w.event()
+			return []string{"a", "b", "c", "d"}, nil
+		})
+		later(time.Hour)
+		require.Len(t, w.calls, 2)
+		w.requireLines(t, 1, `changes=4 first="[a b c]"`)
+		w.end()
+	})
+}
+
+// fighter makes the same change in each call, while somebody undoes it.
+func fighter(fights *bool) func(*watched, int) ([]string, error) {
+	return func(w *watched, call int) ([]string, error) {
+		if !*fights {
+			return nil, nil
+		}
+		w.event()
+		return []string{fmt.Sprintf("only once: %d", call), "added rule 6000"}, nil
+	}
+}
+
+func TestFight(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fights := true
+		w := watching(t, 0, fighter(&fights))
+		later(100 * s)
+		gaps := w.gaps()
+		require.Len(t, gaps, tolerated+len(doubling))
+		for _, gap := range gaps[:tolerated] {
+			require.Equal(t, settle, gap)
+		}
+		require.Equal(t, doubling, gaps[tolerated:])
+		w.requireLines(t, 1, "level=WARN")
+		w.requireLines(t, 1, `what="[added rule 6000]"`)
+
+		// For what is none of it, the pause goes on; until there has been peace.
+		fights = false
+		later(longestPause)
+		before := len(w.calls)
+		w.event()
+		later(settle)
+		require.Len(t, w.calls, before)
+		later(longestPause)
+		require.Len(t, w.calls, before+1)
+		later(peace)
+		w.event()
+		later(settle)
+		require.Len(t, w.calls, before+2)
+		w.requireLines(t, 1, "nobody has undone it any more")
+		w.event()
+		later(settle)
+		require.Len(t, w.calls, before+3)
+
+		// The next one is a fight of its own.
+		fights = true
+		w.event()
+		later(time.Minute)
+		w.requireLines(t, 2, "level=WARN")
+		w.end()
+	})
+}
+
+// Somebody who adds route after route, each of which is to be copied, is none.
+func TestManyChangesAreNoFight(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, 0, func(_ *watched, call int) ([]string, error) {
+			return []string{fmt.Sprintf("added route %d", call)}, nil
+		})
+		for range 600 {
+			w.event()
+			later(100 * time.Millisecond)
+		}
+		require.Len(t, w.calls, 601)
+		w.requireLines(t, 0, "level=WARN")
+		w.end()
+	})
+}
+
+// Nor is a change that is made again now and then.
+func TestRareRepetitionIsNoFight(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, 0, func(*watched, int) ([]string, error) { return []string{"added rule 6000"}, nil })
+		for range 600 {
+			w.event()
+			later(2 * s)
+		}
+		require.Len(t, w.calls, 601)
+		w.requireLines(t, 0, "level=WARN")
+		w.end()
+	})
+}
+
+func TestErrorIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fails := true
+		w := watching(t, 0, func(w *watched, _ int) ([]string, error) {
+			if !fails {
+				return nil, nil
+			}
+			w.event() // what was written before it failed
+			return []string{"added one"}, errors.New("no such luck")
+		})
+		later(95 * s)
+		require.Equal(t, doubling, w.gaps())
+		w.requireLines(t, len(w.calls), `level=ERROR msg="could not resync" error="no such luck"`)
+		w.requireLines(t, len(w.calls), `first="[added one]"`)
+		require.Empty(t, w.states)
+
+		fails = false
+		later(longestPause)
+		before := len(w.calls)
+		require.Equal(t, []string{daemon.SdNotifyReady}, w.states)
+		later(time.Hour)
+		w.event()
+		later(settle)
+		require.Len(t, w.calls, before+1)
+
+		// The next error is the first again; that is all there is to hear.
+		fails = true
+		w.event()
+		later(settle + s)
+		require.Equal(t, []time.Duration{settle, s}, w.gaps()[len(w.gaps())-2:])
+		require.Equal(t, []string{daemon.SdNotifyReady}, w.states)
+		w.end()
+	})
+}
+
+func TestStopLetsResyncFinish(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		finished := false
+		w := watching(t, 0, func(*watched, int) ([]string, error) {
+			time.Sleep(time.Minute)
+			finished = true
+			return nil, nil
+		})
+		w.end()
+		require.True(t, finished)
+		require.Len(t, w.calls, 1)
+		require.Equal(t, daemon.SdNotifyStopping, w.states[len(w.states)-1])
+	})
+}
+
+func TestStopAmidAPause(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, 0, func(*watched, int) ([]string, error) { return nil, errors.New("no such luck") })
+		w.end()
+		require.Equal(t, []string{daemon.SdNotifyStopping}, w.states)
+		require.Zero(t, time.Since(w.start))
+	})
+}
+
+// The watchdog hears from the loop twice in its time, but not while resync hangs.
+func TestWatchdog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hangs := false
+		w := watching(t, 10*s, func(*watched, int) ([]string, error) {
+			if hangs {
+				time.Sleep(time.Hour)
+			}
+			return nil, nil
+		})
+		later(60 * s)
+		alive := func() int { return strings.Count(strings.Join(w.states, "\n"), daemon.SdNotifyWatchdog) }
+		require.Equal(t, 12, alive())
+		hangs = true
+		w.event()
+		later(30 * time.Minute)
+		require.Equal(t, 12, alive())
+		hangs = false
+		later(30*time.Minute + 10*s)
+		require.Greater(t, alive(), 12)
+		w.end()
+	})
+}
