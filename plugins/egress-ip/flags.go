@@ -11,6 +11,7 @@ import (
 // Exit statuses of the commands, beside 0.
 const (
 	couldNot         = 1
+	unhealthy        = 1 // status: something is not as it should be
 	wrongCommandLine = 2
 )
 

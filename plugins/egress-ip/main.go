@@ -35,4 +35,4 @@ func main() {
 }
 
 // funcs are the verbs; skel itself serves VERSION.
-var funcs = skel.CNIFuncs{Add: add, Check: check, Del: del, GC: gc, Status: status}
+var funcs = skel.CNIFuncs{Add: add, Check: check, Del: del, GC: gc, Status: statusVerb}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 )
@@ -18,7 +19,9 @@ type command struct {
 
 // commands are in the order of the usage.
 var commands = []command{
+	{"status", "show pods, links and the probe table, and what is missing", showStatus},
 	{"resync", "make the kernel what the record says, once or from now on", resync},
+	{"cleanup", "take everything of egress-ip's off this node", cleanup},
 	{"version", "print the version, and the CNI versions it speaks", printVersion},
 }
 
@@ -37,8 +40,14 @@ func person(args []string) int {
 		fmt.Fprintf(os.Stderr, "egress-ip: unknown command %q; there are %s and help\n", args[0], strings.Join(names(), ", "))
 		return wrongCommandLine
 	}
+	// A command ends before there is garbage worth collecting.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(commandMemory)
 	return commands[i].run(args[1:])
 }
+
+// commandMemory is some ten times what a node of 1,000 pods takes.
+const commandMemory = 256 << 20
 
 func names() []string {
 	var names []string

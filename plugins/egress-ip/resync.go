@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 
 	"github.com/egress-ip/egress-ip/pkg/kernel"
 	"github.com/egress-ip/egress-ip/pkg/node"
@@ -60,6 +61,7 @@ func resyncNode() (changed []string, err error) {
 }
 
 func watchNode() int {
+	debug.SetGCPercent(100) // this command does not end
 	signalled, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	context.AfterFunc(signalled, stop) // a second signal ends the process at once
 	ctx, broken := context.WithCancelCause(signalled)

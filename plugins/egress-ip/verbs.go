@@ -70,9 +70,9 @@ func gc(args *skel.CmdArgs) error {
 	return cniError(node.Collect(c.Name, valid))
 }
 
-// status never fails for what is wrong with egress: its error makes the whole
+// statusVerb never fails for what is wrong with egress: its error makes the whole
 // node NotReady, with all the pods that have nothing to do with egress-ip.
-func status(args *skel.CmdArgs) error {
+func statusVerb(args *skel.CmdArgs) error {
 	if err := config.Validate(args.StdinData); err != nil {
 		slog.Warn("the configuration is not valid, so ADD fails", "error", err)
 	}

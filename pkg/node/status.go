@@ -1,0 +1,244 @@
+package node
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/kernel"
+	"github.com/egress-ip/egress-ip/pkg/status"
+)
+
+// Status says what stands on the node against what is recorded. It changes nothing.
+func (n *Node) Status() (status.Status, error) {
+	v, err := n.look()
+	if err != nil {
+		return status.Status{}, err
+	}
+	if !v.right() {
+		// A call that is under way looks like something missing; so look again.
+		if err := n.lock(); err != nil {
+			return status.Status{}, err
+		}
+		defer n.release()
+		if v, err = n.look(); err != nil {
+			return status.Status{}, err
+		}
+	}
+	return v.status(), nil
+}
+
+func (v *view) status() status.Status {
+	var s status.Status
+	missing := v.attribute()
+	for _, link := range v.recordedLinks() {
+		s.Links = append(s.Links, v.linkStatus(link, missing))
+	}
+	for i, a := range v.attached {
+		for j, f := range a.Flows {
+			s.Pods = append(s.Pods, v.podStatus(a, f, v.recorded[i].Flows[j], missing))
+		}
+	}
+	s.Missing, s.Unrecorded = missing.node, v.named(v.surplus.Lines())
+	for _, fault := range v.faults {
+		if strings.HasSuffix(fault, "nothing needs") {
+			s.Unrecorded = append(s.Unrecorded, fault)
+		} else {
+			s.Missing = append(s.Missing, fault)
+		}
+	}
+	if v.srcValidMark {
+		s.Missing = append(s.Missing, "net.ipv4.conf.all.src_valid_mark=1")
+	}
+	s.Probe = v.probe.status()
+	if s.Probe == nil && v.probe.have.Stands() {
+		s.Unrecorded = append(s.Unrecorded, "table ip6 egress_ip_probe")
+	}
+	return status.New(s)
+}
+
+// missingOf is what is missing, by whose it is.
+type missingOf struct {
+	pods  map[netip.Addr][]string
+	links map[uint32][]string // by table
+	node  []string
+}
+
+// attribute finds out whose each missing thing is.
+func (v *view) attribute() missingOf {
+	m := missingOf{pods: map[netip.Addr][]string{}, links: map[uint32][]string{}}
+	tables := map[string]uint32{} // by what is named after the ifindex
+	for _, t := range v.tables {
+		tables[egress.OutChain(t.Index)], tables[egress.BackChain(t.Index)] = t.Table.Table, t.Table.Table
+	}
+	marks := map[uint32]uint32{}
+	users := map[egress.Address][]netip.Addr{}
+	throws := map[egress.Route]netip.Addr{}
+	for _, a := range v.attached {
+		for _, f := range v.mine(a) {
+			marks[f.Mark] = f.Table
+			users[f.HostAddress()] = append(users[f.HostAddress()], f.Pod)
+			throws[f.PodThrow()] = f.Pod
+		}
+	}
+	pod := func(p netip.Addr, s string) { m.pods[p] = append(m.pods[p], v.named([]string{s})...) }
+	link := func(table uint32, s string) { m.links[table] = append(m.links[table], v.named([]string{s})...) }
+	for _, r := range v.missing.Rules {
+		switch {
+		case r.From.IsValid():
+			pod(r.From, "rule "+r.String())
+		case r.Mark != 0:
+			link(marks[r.Mark], "rule "+r.String())
+		default:
+			m.node = append(m.node, fmt.Sprintf("%s rule %s", r.Family, r))
+		}
+	}
+	for _, r := range v.missing.Routes {
+		if p, ok := throws[r]; ok {
+			pod(p, "route "+r.String())
+		} else {
+			link(r.Table, "route "+r.String())
+		}
+	}
+	for _, a := range slices.Concat(v.missing.Addresses, v.absent) {
+		for _, p := range users[a] {
+			pod(p, "address "+a.String())
+		}
+	}
+	for _, c := range v.missing.Chains {
+		if table, ok := tables[c.Name]; ok {
+			link(table, c.String())
+		} else {
+			m.node = append(m.node, c.String())
+		}
+	}
+	for _, e := range v.missing.Elements {
+		if e.Pod.IsValid() {
+			pod(e.Pod, e.String())
+		} else {
+			m.node = append(m.node, e.String())
+		}
+	}
+	return m
+}
+
+// recordedLinks returns the names of the links that pods are recorded on.
+func (v *view) recordedLinks() []string {
+	var names []string
+	for _, a := range v.attached {
+		for _, f := range a.Flows {
+			if !slices.Contains(names, f.Link) {
+				names = append(names, f.Link)
+			}
+		}
+	}
+	return names
+}
+
+func (v *view) linkStatus(name string, missing missingOf) status.Link {
+	l, up := v.link(name)
+	s := status.Link{Name: name, Index: l.Index, State: status.LinkUp}
+	switch {
+	case l.Index == 0:
+		s.State = status.LinkAbsent
+	case !up:
+		s.State = status.LinkDown
+	case !l.Carrier:
+		s.State = status.LinkNoCarrier
+	}
+	var tables []uint32
+	for i, a := range v.attached {
+		on := false
+		for j, f := range a.Flows {
+			if f.Link != name {
+				continue
+			}
+			on = true
+			s.Table = f.Table
+			if !slices.Contains(tables, f.Table) {
+				tables = append(tables, f.Table)
+			}
+			if was := v.recorded[i].Flows[j].Index; was != f.Index && len(s.Missing) == 0 {
+				s.Missing = append(s.Missing, fmt.Sprintf("its ifindex is %d, and %d is recorded: it was created anew", f.Index, was))
+			}
+		}
+		if on {
+			s.Pods++
+		}
+	}
+	for _, table := range tables {
+		s.Missing = append(s.Missing, missing.links[table]...)
+		for _, family := range egress.Families {
+			if r, ok := v.defaultRoute(table, family); ok {
+				s.Defaults = append(s.Defaults, r)
+			}
+		}
+	}
+	return s
+}
+
+// defaultRoute returns the default that counts in a link's table, as `ip route` has it.
+func (v *view) defaultRoute(table uint32, family egress.Family) (string, bool) {
+	var best egress.Route
+	for _, r := range v.have.Routes {
+		if r.Table == table && r.Family() == family && r.Dst.Bits() == 0 && r.Type == egress.Unicast &&
+			(!best.Dst.IsValid() || r.Metric < best.Metric) {
+			best = r
+		}
+	}
+	if best.NextHop.IsValid() {
+		return "default via " + best.NextHop.String(), true
+	}
+	return "default", best.Dst.IsValid()
+}
+
+func (v *view) podStatus(a egress.Attachment, f, recorded egress.Flow, missing missingOf) status.Pod {
+	s := status.Pod{
+		Namespace: a.PodNamespace, Name: a.PodName, ContainerID: a.ContainerID, Interface: a.IfName,
+		Address: f.Pod, EgressAddress: f.Address, Link: f.Link, Since: a.Since,
+	}
+	if v.owners[f.Pod] != a.Owner {
+		s.Missing = []string{"its address, which another pod has by now"}
+		return s
+	}
+	s.Missing = missing.pods[f.Pod]
+	c := v.counters[f.Pod]
+	s.Packets, s.Bytes = c.Packets, c.Bytes
+	return s
+}
+
+func (p probeView) status() *status.Probe {
+	if !p.Stands() {
+		return nil
+	}
+	s := &status.Probe{
+		Links: p.Links, Source: p.Source, Translated: p.Translated,
+		In: statusCounter(p.have.In), Out: statusCounter(p.have.Out),
+	}
+	switch {
+	case p.foreign:
+		s.Missing = []string{"table ip6 egress_ip_probe: somebody else uses that name, so it is left alone; rename theirs"}
+	case !p.right:
+		s.Missing = []string{"table ip6 egress_ip_probe as it should be"}
+	}
+	return s
+}
+
+func statusCounter(c kernel.Counter) status.Counter {
+	return status.Counter{Packets: c.Packets, Bytes: c.Bytes}
+}
+
+// named gives links their names in lines that have their ifindex.
+func (v *view) named(lines []string) []string {
+	named := make([]string, 0, len(lines))
+	for _, line := range lines {
+		for _, l := range v.links {
+			line = strings.Replace(line+" ", fmt.Sprintf(" if%d ", l.Index), " "+l.Name+" ", 1)
+			line = strings.TrimSuffix(line, " ")
+		}
+		named = append(named, line)
+	}
+	return named
+}

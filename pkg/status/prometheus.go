@@ -1,0 +1,125 @@
+package status
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	// Stays at v1.18.1. Later versions link net/http, as prometheus/common/expfmt
+	// links protobuf, whose package initialisation costs 0.7 to 1 ms in every CNI
+	// call; that of this one cannot be measured.
+	"github.com/VictoriaMetrics/metrics"
+)
+
+// WritePrometheus writes the value in the text format 0.0.4, for node_exporter's
+// textfile collector. version is that of the binary.
+func (s Status) WritePrometheus(w io.Writer, version string) error {
+	var b bytes.Buffer
+	for _, f := range s.families(version) {
+		f.write(&b)
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// families returns every metric, in the order in which they are written.
+func (s Status) families(version string) []*family {
+	var (
+		build      = gauge("egress_ip_build_info", "1, labelled with the version of egress-ip.")
+		healthy    = gauge("egress_ip_healthy", "1 if nothing is missing or unrecorded, and every link is up.")
+		missing    = gauge("egress_ip_missing", "What is recorded but not in the kernel, of all pods and links.")
+		unrecorded = gauge("egress_ip_unrecorded", "What is egress-ip's in the kernel but recorded nowhere.")
+		linkUp     = gauge("egress_ip_link_up", "1 if the egress link can send.")
+		linkPods   = gauge("egress_ip_link_pods", "Pods that are recorded on the egress link.")
+		podHealthy = gauge("egress_ip_pod_healthy", "1 if nothing of the pod address is missing.")
+		podPackets = counter("egress_ip_pod_sent_packets_total", "Packets that the pod address sent to its egress link.")
+		podBytes   = counter("egress_ip_pod_sent_bytes_total", "Bytes that the pod address sent to its egress link.")
+		packets    = counter("egress_ip_probe_translated_packets_total", "Probes (in) and their answers (out) that were translated.")
+		octets     = counter("egress_ip_probe_translated_bytes_total", "Bytes of probes (in) and their answers (out) that were translated.")
+	)
+	build.add(1, "version", version)
+	healthy.add(truth(s.Healthy))
+	missing.add(uint64(s.missing()))
+	unrecorded.add(uint64(len(s.Unrecorded)))
+	for _, l := range s.Links {
+		linkUp.all(l.State == LinkUp, "link", l.Name, "table", decimal(uint64(l.Table)))
+		linkPods.add(uint64(l.Pods), "link", l.Name)
+	}
+	for _, p := range s.Pods {
+		labels := []string{
+			"namespace", p.Namespace, "pod", p.Name,
+			"pod_address", p.Address.String(), "egress_address", p.EgressAddress.String(), "link", p.Link,
+		}
+		podHealthy.all(len(p.Missing) == 0, labels...)
+		podPackets.add(p.Packets, labels...)
+		podBytes.add(p.Bytes, labels...)
+	}
+	if p := s.Probe; p != nil {
+		packets.add(p.In.Packets, "direction", "in")
+		packets.add(p.Out.Packets, "direction", "out")
+		octets.add(p.In.Bytes, "direction", "in")
+		octets.add(p.Out.Bytes, "direction", "out")
+	}
+	return []*family{build, healthy, missing, unrecorded, linkUp, linkPods, podHealthy, podPackets, podBytes, packets, octets}
+}
+
+// family is one metric with all its samples. Two of the same labels would make
+// the whole file invalid, so they become one sample of both.
+type family struct {
+	name, kind, help string
+	samples          map[string]uint64 // by labels as written, "" or {link="enp7s0"}
+}
+
+func gauge(name, help string) *family   { return &family{name, "gauge", help, map[string]uint64{}} }
+func counter(name, help string) *family { return &family{name, "counter", help, map[string]uint64{}} }
+
+// add adds n to the sample with these labels: names and values by turns.
+func (f *family) add(n uint64, labels ...string) { f.samples[braced(labels)] += n }
+
+// all makes the sample 1 if ok holds at every call with these labels.
+func (f *family) all(ok bool, labels ...string) {
+	key := braced(labels)
+	before, again := f.samples[key]
+	f.samples[key] = truth(ok && (!again || before == 1))
+}
+
+// write writes the family, or nothing for one without samples. The samples have a
+// set of their own, since a set is written sorted and without HELP and TYPE.
+func (f *family) write(b *bytes.Buffer) {
+	if len(f.samples) == 0 {
+		return
+	}
+	set := metrics.NewSet()
+	for labels, n := range f.samples {
+		set.NewCounter(f.name + labels).Set(n) // the library's gauges are floats, by callback
+	}
+	fmt.Fprintf(b, "# HELP %s %s\n# TYPE %s %s\n", f.name, f.help, f.name, f.kind)
+	set.WritePrometheus(b)
+}
+
+// escaped is what the text format asks of a label's value.
+var escaped = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+func braced(labels []string) string {
+	if len(labels) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	for i := 0; i < len(labels); i += 2 {
+		separator := ","
+		if i == 0 {
+			separator = "{"
+		}
+		value := strings.ToValidUTF8(labels[i+1], "\uFFFD")
+		b.WriteString(separator + labels[i] + `="` + escaped.Replace(value) + `"`)
+	}
+	return b.String() + "}"
+}
+
+func truth(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}

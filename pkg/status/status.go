@@ -1,0 +1,150 @@
+package status
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Status is a node at one moment. Its JSON is stable: keys are added, none is
+// renamed or removed. No list is null; one without elements is [].
+type Status struct {
+	Healthy    bool     `json:"healthy"`    // nothing is missing or unrecorded, and every link is up
+	Links      []Link   `json:"links"`      // those that pods are recorded on, by name
+	Pods       []Pod    `json:"pods"`       // one a pod address, by namespace, name and address
+	Probe      *Probe   `json:"probe"`      // the table ip6 egress_ip_probe; null: none stands and none is wanted
+	Missing    []string `json:"missing"`    // recorded, but not in the kernel, and not one link's or pod's: shared rules and chains, the sysctl
+	Unrecorded []string `json:"unrecorded"` // egress-ip's by name, priority or table, and in the kernel, but recorded nowhere
+}
+
+// LinkState is what a link can do for its pods; in all but [LinkUp] their packets
+// are refused.
+type LinkState string
+
+// The states of a link, as they are shown.
+const (
+	LinkUp        LinkState = "up"
+	LinkNoCarrier LinkState = "no carrier" // administratively up, but it cannot send
+	LinkDown      LinkState = "down"       // administratively
+	LinkAbsent    LinkState = "absent"     // no link has the recorded ifindex
+)
+
+// Link is an egress link, with one table of both families.
+type Link struct {
+	Name     string    `json:"name"` // as recorded
+	State    LinkState `json:"state"`
+	Index    int       `json:"ifindex"`
+	Table    uint32    `json:"table"`
+	Defaults []string  `json:"defaults"` // the table's default routes, one a family, "default via 192.168.124.1"; empty: closed, nothing leaves by the link
+	Pods     int       `json:"pods"`     // recorded on the link; one of two addresses is one pod
+	Missing  []string  `json:"missing"`  // recorded, but not in the kernel: the link's routes, rule and chains
+}
+
+// Pod is one address of an annotated pod, and where it leaves. A dual-stack pod
+// is two of them.
+type Pod struct {
+	Namespace     string     `json:"namespace"` // empty where the runtime names none
+	Name          string     `json:"name"`      // likewise
+	ContainerID   string     `json:"containerID"`
+	Interface     string     `json:"interface"` // the pod's own: "eth0"
+	Address       netip.Addr `json:"address"`
+	EgressAddress netip.Addr `json:"egressAddress"`
+	Link          string     `json:"link"`    // the egress link
+	Since         time.Time  `json:"since"`   // of the first ADD, to the second
+	Packets       uint64     `json:"packets"` // sent to the link since that ADD, or since the nftables table was last built anew
+	Bytes         uint64     `json:"bytes"`   // likewise, with IP headers
+	Missing       []string   `json:"missing"` // recorded, but not in the kernel; empty: healthy
+}
+
+// Probe is the table that rewrites the source of load-balancer probes.
+type Probe struct {
+	Links      []string   `json:"links"`      // where probes come in
+	Source     netip.Addr `json:"source"`     // of a probe as it is sent
+	Translated netip.Addr `json:"translated"` // its source as pods see it
+	In         Counter    `json:"in"`         // probes: source rewritten
+	Out        Counter    `json:"out"`        // their answers: destination rewritten back
+	Missing    []string   `json:"missing"`    // wanted, but not in the kernel
+}
+
+// Counter counts since the table that has it was last built.
+type Counter struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// New puts what was found in order, and says whether it is healthy; the Healthy
+// of s does not count.
+func New(s Status) Status {
+	s = s.withLists()
+	slices.SortStableFunc(s.Links, func(a, b Link) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Index, b.Index))
+	})
+	slices.SortStableFunc(s.Pods, func(a, b Pod) int {
+		return cmp.Or(
+			cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), a.Address.Compare(b.Address),
+			cmp.Compare(a.ContainerID, b.ContainerID), cmp.Compare(a.Interface, b.Interface))
+	})
+	s.Healthy = s.missing() == 0 && len(s.Unrecorded) == 0 && s.linksNotUp() == 0
+	return s
+}
+
+// withLists returns a copy in which no list is nil.
+func (s Status) withLists() Status {
+	s.Links = list(s.Links)
+	for i, l := range s.Links {
+		s.Links[i].Defaults, s.Links[i].Missing = list(l.Defaults), list(l.Missing)
+	}
+	s.Pods = list(s.Pods)
+	for i, p := range s.Pods {
+		s.Pods[i].Missing = list(p.Missing)
+	}
+	if s.Probe != nil {
+		p := *s.Probe
+		p.Links, p.Missing = list(p.Links), list(p.Missing)
+		s.Probe = &p
+	}
+	s.Missing, s.Unrecorded = list(s.Missing), list(s.Unrecorded)
+	return s
+}
+
+func list[T any](l []T) []T { return append([]T{}, l...) }
+
+// missing counts what is missing, whosever it is.
+func (s Status) missing() int {
+	n := len(s.Missing)
+	for _, l := range s.Links {
+		n += len(l.Missing)
+	}
+	for _, p := range s.Pods {
+		n += len(p.Missing)
+	}
+	if s.Probe != nil {
+		n += len(s.Probe.Missing)
+	}
+	return n
+}
+
+func (s Status) linksNotUp() int {
+	n := 0
+	for _, l := range s.Links {
+		if l.State != LinkUp {
+			n++
+		}
+	}
+	return n
+}
+
+// pods counts pods, not addresses.
+func (s Status) pods() int {
+	containers := map[string]bool{}
+	for _, p := range s.Pods {
+		containers[p.ContainerID] = true
+	}
+	return len(containers)
+}
+
+// nothing: the node has no pod with egress, and no probe table.
+func (s Status) nothing() bool {
+	return len(s.Links)+len(s.Pods)+len(s.Missing)+len(s.Unrecorded) == 0 && s.Probe == nil
+}
