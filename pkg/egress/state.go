@@ -77,7 +77,11 @@ func (s State) Empty() bool {
 
 // Lines names each thing in it.
 func (s State) Lines() []string {
-	return slices.Concat(lines("rule ", s.Rules), lines("route ", s.Routes), lines("address ", s.Addresses),
+	var rules []string
+	for _, r := range s.Rules {
+		rules = append(rules, fmt.Sprintf("%s rule %s", r.Family, r)) // most look alike in both
+	}
+	return slices.Concat(rules, lines("route ", s.Routes), lines("address ", s.Addresses),
 		lines("", s.Chains), lines("", s.Elements))
 }
 

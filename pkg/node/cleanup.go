@@ -12,7 +12,11 @@ import (
 type AttachedError struct{ Pods int }
 
 func (e *AttachedError) Error() string {
-	return fmt.Sprintf("egress of %d pods is recorded; they would leave by the main table from now on, until they are made anew. Delete them first, or say --force", e.Pods)
+	pods := "pods are"
+	if e.Pods == 1 {
+		pods = "pod is"
+	}
+	return fmt.Sprintf("%d annotated %s recorded, and would leave by the main table from now on, until made anew; delete them first, or say --force", e.Pods, pods)
 }
 
 // Cleanup takes everything of egress-ip's off the node, the probe table and the
@@ -30,7 +34,7 @@ func (n *Node) Cleanup(force bool) ([]string, error) {
 	if len(v.attached) > 0 && !force {
 		return nil, &AttachedError{len(v.attached)}
 	}
-	lines := prefixed("removed ", v.have.Lines())
+	lines := prefixed("removed ", v.named(v.have.Lines()))
 	if v.probe.have.Stands() && !v.probe.foreign {
 		lines = append(lines, "removed table ip6 egress_ip_probe")
 	}

@@ -40,8 +40,8 @@ func (v *view) changes() []string {
 			changes = append(changes, "recorded "+a.ContainerID+" anew: its link has another ifindex")
 		}
 	}
-	changes = append(changes, prefixed("added ", v.missing.Lines())...)
-	changes = append(changes, prefixed("removed ", v.surplus.Lines())...)
+	changes = append(changes, prefixed("added ", v.named(v.missing.Lines()))...)
+	changes = append(changes, prefixed("removed ", v.named(v.surplus.Lines()))...)
 	for _, t := range v.tables {
 		if !v.isRecorded(t.Table) {
 			changes = append(changes, "recorded the "+t.Family.String()+" table of "+t.Link)

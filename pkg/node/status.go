@@ -88,9 +88,9 @@ func (v *view) attribute() missingOf {
 	for _, r := range v.missing.Rules {
 		switch {
 		case r.From.IsValid():
-			pod(r.From, "rule "+r.String())
+			pod(r.From, fmt.Sprintf("%s rule %s", r.Family, r))
 		case r.Mark != 0:
-			link(marks[r.Mark], "rule "+r.String())
+			link(marks[r.Mark], fmt.Sprintf("%s rule %s", r.Family, r))
 		default:
 			m.node = append(m.node, fmt.Sprintf("%s rule %s", r.Family, r))
 		}
