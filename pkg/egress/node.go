@@ -30,8 +30,12 @@ type LinkAddress struct {
 	Ours bool
 }
 
-// MainTable is the kernel's RT_TABLE_MAIN.
-const MainTable = 254
+// The kernel's own tables, RT_TABLE_*.
+const (
+	DefaultTable = 253
+	MainTable    = 254
+	LocalTable   = 255
+)
 
 func (n Node) link(index int) (Link, bool) {
 	for _, l := range n.Links {

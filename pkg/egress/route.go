@@ -12,6 +12,7 @@ type RouteType uint8
 // The values are the kernel's RTN_* (linux/rtnetlink.h).
 const (
 	Unicast     RouteType = 1
+	Local       RouteType = 2
 	Blackhole   RouteType = 6
 	Unreachable RouteType = 7
 	Prohibit    RouteType = 8
@@ -60,8 +61,15 @@ func (r Route) Family() Family { return FamilyOf(r.Dst.Addr()) }
 
 // String gives the route as `ip route show table` would, with the table behind.
 func (r Route) String() string {
+	return fmt.Sprintf("%s table %d", r.Text(fmt.Sprintf("if%d", r.Link)), r.Table)
+}
+
+// Text gives the route as `ip route show table` does; link is its link's name.
+func (r Route) Text(link string) string {
 	var b strings.Builder
 	switch r.Type {
+	case Local:
+		b.WriteString("local ")
 	case Throw:
 		b.WriteString("throw ")
 	case Unreachable:
@@ -86,7 +94,7 @@ func (r Route) String() string {
 		fmt.Fprintf(&b, " via %s", r.NextHop)
 	}
 	if r.Link != 0 {
-		fmt.Fprintf(&b, " dev if%d", r.Link)
+		b.WriteString(" dev " + link)
 	}
 	if r.OnLink {
 		b.WriteString(" onlink")
@@ -103,6 +111,5 @@ func (r Route) String() string {
 	case r.MTU != 0:
 		fmt.Fprintf(&b, " mtu %d", r.MTU)
 	}
-	fmt.Fprintf(&b, " table %d", r.Table)
 	return b.String()
 }

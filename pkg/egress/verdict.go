@@ -1,0 +1,199 @@
+package egress
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Verdict says whether a packet goes as the pod's annotation says.
+type Verdict struct {
+	Right bool
+	Text  string // a sentence: where it goes, and, if that is wrong, why, and what to do
+}
+
+// cause is a thing that is not as it should be.
+type cause struct{ what, remedy string }
+
+const resync = "run `egress-ip resync`"
+
+// Verdict judges the way.
+func (w Way) Verdict() Verdict {
+	if !w.HasEgress() {
+		return Verdict{false, fmt.Sprintf("The annotation names no %s address, so the pod's %s packets go as a plain pod's: this one %s",
+			FamilyOf(w.Packet.To), FamilyOf(w.Packet.To), w.going())}
+	}
+	for _, chain := range []string{w.Marking.Altered, w.Translation.Altered} {
+		if chain != "" {
+			return Verdict{false, fmt.Sprintf("It is not known whether the packet goes as the annotation says (by %s as %s), because chain %s of table inet egress_ip is not as egress-ip makes it; as far as it can be read, the packet %s; %s",
+				w.Flow.Link, w.Flow.Address, chain, w.going(), resync)}
+		}
+	}
+	if by, is := w.Cluster(); is {
+		return Verdict{true, fmt.Sprintf("As the annotation says, which leaves cluster destinations alone (%s): the packet %s",
+			by, w.going())}
+	}
+	causes := w.causes()
+	if len(causes) == 0 {
+		return Verdict{true, "As the annotation says: the packet " + w.going()}
+	}
+	var whats, remedies []string
+	for _, c := range causes {
+		whats = append(whats, c.what)
+		if !slices.Contains(remedies, c.remedy) {
+			remedies = append(remedies, c.remedy)
+		}
+	}
+	return Verdict{false, fmt.Sprintf("NOT as the annotation says (by %s as %s): the packet %s, because %s; %s",
+		w.Flow.Link, w.Flow.Address, w.going(), strings.Join(whats, " and "), strings.Join(remedies, ", then "))}
+}
+
+// going says where the packet goes.
+func (w Way) going() string {
+	switch a := w.Answer; {
+	case a.Refusal != 0:
+		return fmt.Sprintf("is refused (%s)", a.Refusal)
+	case a.Type != Unicast:
+		return "is delivered on the node"
+	case w.Translation.Source.IsValid():
+		return fmt.Sprintf("leaves by %s as %s", a.LinkName, w.Translation.Source)
+	case w.Packet.Source.IsValid():
+		return fmt.Sprintf("leaves by %s as %s, unless somebody else masquerades", a.LinkName, w.Packet.Source)
+	default:
+		return "leaves by " + a.LinkName
+	}
+}
+
+// causes returns why the packet does not go as it should, in the order of its way.
+func (w Way) causes() []cause {
+	if w.Answer.Refusal != 0 || w.Answer.Link != w.Flow.Index {
+		return w.routeCauses()
+	}
+	if w.Marking.Cluster {
+		return []cause{{fmt.Sprintf("%s is in the set cluster%d, and still goes by table %d", w.Packet.To, w.Flow.Family(), w.Flow.Table), resync}}
+	}
+	var causes []cause
+	if w.Translation.Source != w.Flow.Address {
+		causes = append(causes, w.sourceCause())
+	}
+	if c, is := w.linkCause(); is {
+		causes = append(causes, c)
+	}
+	if !w.Stands {
+		c := cause{fmt.Sprintf("%s is not on %s (`ip address show %s`), so no answer comes back", w.Flow.Address, w.Flow.Link, w.Flow.Link), resync}
+		if !w.Flow.OwnsAddress {
+			c.remedy = "add it to the link, where it was before egress-ip used it"
+		}
+		causes = append(causes, c)
+	}
+	return causes
+}
+
+func (w Way) sourceCause() cause {
+	element := fmt.Sprintf("%s . %q", w.Flow.Pod, w.Flow.Link)
+	switch snat := fmt.Sprintf("map snat%d of table inet egress_ip", w.Flow.Family()); {
+	case !w.Marking.Stands:
+		return cause{"table inet egress_ip is not there", resync}
+	case w.Translation.Source.IsValid():
+		return cause{fmt.Sprintf("%s has %s : %s", snat, element, w.Translation.Source), resync}
+	default:
+		return cause{fmt.Sprintf("%s has no element %s", snat, element), resync}
+	}
+}
+
+// routeCauses says why the packet is refused, or leaves by another link.
+func (w Way) routeCauses() []cause {
+	if !w.Agrees() {
+		return []cause{w.disagreementCause()}
+	}
+	at := PrioritiesAround(w.RulePriority)
+	for _, s := range w.Steps {
+		if !w.isOurs(s.Rule) && s.Rule.Priority <= at.Source && (s.Decides() || s.Rule.Goto > at.Link) {
+			return []cause{{fmt.Sprintf("the rule `%s` is before egress-ip's", s.Rule), fmt.Sprintf("remove it, or give it a priority above %d", at.Behind)}}
+		}
+	}
+	var causes []cause
+	if w.Packet.Mark&w.MarkMask != w.Flow.Mark {
+		causes = w.markCauses()
+	} else if rule := w.LinkRule(w.Flow); !w.hasRule(rule) {
+		causes = append(causes, cause{fmt.Sprintf("the rule `%s` is missing", rule), resync})
+	}
+	for _, s := range w.Steps {
+		if s.Rule.Table == w.Flow.Table {
+			causes = append(causes, w.tableCause(s))
+		}
+	}
+	if len(causes) == 0 {
+		return []cause{otherwise}
+	}
+	return causes
+}
+
+// disagreementCause says why the kernel's answer may not be what the rules lead to.
+// IPv4 also refuses what a link does not forward, or its reverse path filter drops.
+func (w Way) disagreementCause() cause {
+	var rules []string
+	for _, r := range w.Unfollowed() {
+		rules = append(rules, "`"+r.String()+"`")
+	}
+	in, a := w.Packet.In, w.Answer
+	switch ipv4 := w.Flow.Family() == IPv4; {
+	case len(rules) > 0:
+		return cause{"a rule decides that has selectors or an action beyond source, destination, mark and link", "see " + strings.Join(rules, ", ")}
+	case ipv4 && a.Refusal == RefusedUnreachable:
+		return cause{fmt.Sprintf("the link %s does not forward", in), fmt.Sprintf("set net.ipv4.conf.%s.forwarding to 1", in)}
+	case ipv4 && (a.Refusal == RefusedInvalid || a.Refusal == RefusedReversePath):
+		return cause{fmt.Sprintf("the reverse path filter of %s does not see the way back to %s there", in, w.Packet.Source),
+			fmt.Sprintf("%s, or see net.ipv4.conf.%s.rp_filter", resync, in)}
+	default:
+		return otherwise
+	}
+}
+
+var otherwise = cause{"the kernel decides otherwise than its rules and tables read", "see `ip rule`"}
+
+// markCauses says why the packet has not the link's mark; without any, it should
+// still have met the source rule.
+func (w Way) markCauses() []cause {
+	var causes []cause
+	switch m := w.Marking; {
+	case !m.Stands:
+		causes = append(causes, cause{"table inet egress_ip is not there", resync})
+	case !m.Element:
+		causes = append(causes, cause{fmt.Sprintf("map out%d of table inet egress_ip has no element %s", w.Flow.Family(), w.Flow.Pod), resync})
+	default:
+		causes = append(causes, cause{fmt.Sprintf("chain %s sets the mark %#x, and that of %s is %#x", m.Chain, m.Mark, w.Flow.Link, w.Flow.Mark), resync})
+	}
+	if rule := w.SourceRule(w.Flow); w.Packet.Mark&w.MarkMask == 0 && !w.hasRule(rule) {
+		causes = append(causes, cause{fmt.Sprintf("the rule `%s` is missing", rule), resync})
+	}
+	return causes
+}
+
+// tableCause says why the link's table does not lead out by the link.
+func (w Way) tableCause(s Step) cause {
+	if c, is := w.linkCause(); is {
+		return c
+	}
+	if s.Route.Type == 0 {
+		return cause{fmt.Sprintf("table %d has no route for it", w.Flow.Table), resync}
+	}
+	c := cause{fmt.Sprintf("table %d has `%s` for it", w.Flow.Table, s.Route.Text(s.Link)), resync}
+	if s.Route.Metric != UnreachableMetric {
+		c.remedy = "remove that route, then " + resync
+	}
+	return c
+}
+
+// linkCause says what is wrong with the link itself.
+func (w Way) linkCause() (c cause, is bool) {
+	switch {
+	case w.Link == (Link{}):
+		return cause{fmt.Sprintf("the link %s (ifindex %d) is not there any more", w.Flow.Link, w.Flow.Index), "bring it back, and delete the pod, so that its ADD is made again"}, true
+	case !w.Link.Up:
+		return cause{fmt.Sprintf("the link %s is down", w.Flow.Link), fmt.Sprintf("bring it up (`ip link set %s up`), then %s", w.Flow.Link, resync)}, true
+	case !w.Link.Carrier:
+		return cause{fmt.Sprintf("the link %s has no carrier", w.Flow.Link), "check its other end, then " + resync}, true
+	}
+	return cause{}, false
+}
