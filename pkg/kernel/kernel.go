@@ -56,6 +56,15 @@ func dump[T any](list func() ([]T, error)) ([]T, error) {
 	return list()
 }
 
+// lenient does without strict checks what they refuse: the library asks for rules
+// with the header of a link, and for IPv6 lookups with a flag that only IPv4 has.
+func (k *Kernel) lenient(f func() error) error {
+	if err := k.rt.SetStrictCheck(false); err != nil {
+		return err
+	}
+	return errors.Join(f(), k.rt.SetStrictCheck(true))
+}
+
 // gone reports whether an error says that the object, or what it hangs on, is
 // not there, so that a delete has nothing left to do.
 func gone(err error) bool {

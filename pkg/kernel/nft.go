@@ -63,6 +63,14 @@ func sameRules(want [][]expr.Any, have []*nftables.Rule) bool {
 	})
 }
 
+func (k *Kernel) hasTable(table *nftables.Table) (bool, error) {
+	_, err := k.nft.ListTableOfFamily(table.Name, table.Family)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // rulesIn reads the rules of a chain; a chain that is not there has none.
 func (k *Kernel) rulesIn(table *nftables.Table, chain string) ([]*nftables.Rule, error) {
 	rules, err := k.nft.GetRules(table, &nftables.Chain{Name: chain, Table: table})

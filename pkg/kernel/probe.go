@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -179,12 +178,9 @@ func (k *Kernel) SetProbe(p egress.Probe) error {
 
 // HasForeignProbe reports whether somebody else's probe table stands.
 func (k *Kernel) HasForeignProbe() (bool, error) {
-	_, err := k.nft.ListTableOfFamily(foreignProbeTable, nftables.TableFamilyIPv6)
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	}
+	there, err := k.hasTable(&nftables.Table{Family: nftables.TableFamilyIPv6, Name: foreignProbeTable})
 	if err != nil {
 		return false, fmt.Errorf("read table ip6 %s: %w", foreignProbeTable, err)
 	}
-	return true, nil
+	return there, nil
 }

@@ -30,14 +30,12 @@ func (k *Kernel) Rules(f egress.Family) (ours, foreign []egress.Rule, err error)
 	return ours, foreign, nil
 }
 
-// rules dumps without strict checks: the library asks for rules with the header
-// of a link, which a strict kernel refuses.
-func (k *Kernel) rules(f egress.Family) ([]netlink.Rule, error) {
-	if err := k.rt.SetStrictCheck(false); err != nil {
-		return nil, err
-	}
-	rules, err := dump(func() ([]netlink.Rule, error) { return k.rt.RuleList(family(f)) })
-	return rules, errors.Join(err, k.rt.SetStrictCheck(true))
+func (k *Kernel) rules(f egress.Family) (rules []netlink.Rule, err error) {
+	err = k.lenient(func() (err error) {
+		rules, err = dump(func() ([]netlink.Rule, error) { return k.rt.RuleList(family(f)) })
+		return err
+	})
+	return rules, err
 }
 
 // AddRule adds a rule.

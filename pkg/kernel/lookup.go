@@ -1,0 +1,127 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// refusals are what the errors of a lookup say of the packet. IPv4 gives them for
+// routes of these types, and where no rule's table has one; and, since Linux 6.13,
+// EINVAL for a packet that its reverse path filter drops.
+var refusals = map[unix.Errno]egress.Refusal{
+	unix.EHOSTUNREACH: egress.RefusedUnreachable,
+	unix.ENETUNREACH:  egress.RefusedNoRoute,
+	unix.EACCES:       egress.RefusedProhibited,
+	unix.EINVAL:       egress.RefusedInvalid,
+	unix.EXDEV:        egress.RefusedReversePath,
+}
+
+// Lookup asks the kernel which way it routes a packet. Nothing is sent.
+func (k *Kernel) Lookup(p egress.Packet) (egress.Answer, error) {
+	options := &netlink.RouteGetOptions{Mark: p.Mark}
+	if p.In != "lo" {
+		options.Iif = p.In
+	}
+	if p.Source.IsValid() {
+		options.SrcAddr = p.Source.AsSlice()
+	}
+	answer, err := k.lookup(p.To, options)
+	if err != nil || answer.Link == 0 {
+		return answer, err
+	}
+	answer.LinkName, err = k.Name(answer.Link)
+	return answer, err
+}
+
+func (k *Kernel) lookup(to netip.Addr, options *netlink.RouteGetOptions) (egress.Answer, error) {
+	var found []netlink.Route
+	err := k.lenient(func() (err error) {
+		found, err = k.rt.RouteGetWithOptions(to.AsSlice(), options)
+		return err
+	})
+	var errno unix.Errno
+	if errors.As(err, &errno) && refusals[errno] != 0 {
+		return egress.Answer{Refusal: refusals[errno]}, nil
+	}
+	if err != nil {
+		return egress.Answer{}, fmt.Errorf("look up the route to %s: %w", to, err)
+	}
+	for _, r := range found {
+		for _, route := range toRoutes(r) {
+			return egress.Answer{Route: route}, nil
+		}
+	}
+	return egress.Answer{}, fmt.Errorf("look up the route to %s: the answer is not one that egress-ip can read (an encapsulation?)", to)
+}
+
+// LinkTo returns the name of the link by which the node reaches a pod of its own;
+// ok is false where it only has a default route to it, or none.
+func (k *Kernel) LinkTo(pod netip.Addr) (name string, ok bool, err error) {
+	answer, err := k.lookup(pod, &netlink.RouteGetOptions{FIBMatch: true})
+	if err != nil || answer.Refusal != 0 || answer.Type != egress.Unicast || answer.Dst.Bits() == 0 {
+		return "", false, err
+	}
+	name, err = k.Name(answer.Link)
+	return name, err == nil, err
+}
+
+// AllRules returns every rule of a family, in the kernel's order.
+func (k *Kernel) AllRules(f egress.Family) ([]egress.PolicyRule, error) {
+	all, err := k.rules(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s rules: %w", f, err)
+	}
+	rules := make([]egress.PolicyRule, 0, len(all))
+	for _, r := range all {
+		rules = append(rules, toPolicy(r))
+	}
+	return rules, nil
+}
+
+func toPolicy(r netlink.Rule) egress.PolicyRule {
+	p := egress.PolicyRule{
+		Priority: uint32(r.Priority), Not: r.Invert, Mark: r.Mark, In: r.IifName, Out: r.OifName,
+		More: more(r), Table: uint32(r.Table), MinBits: r.SuppressPrefixlen + 1,
+	}
+	p.From, _ = toPrefix(r.Src)
+	p.To, _ = toPrefix(r.Dst)
+	if r.Mask != nil {
+		p.Mask = *r.Mask
+	}
+	if r.Goto > 0 {
+		p.Goto = uint32(r.Goto)
+	}
+	return p
+}
+
+// more is the part of a rule that needs more than addresses, marks and links.
+func more(r netlink.Rule) string {
+	var s string
+	add := func(is bool, format string, args ...any) {
+		if is {
+			if s != "" {
+				s += " "
+			}
+			s += fmt.Sprintf(format, args...)
+		}
+	}
+	add(r.Tos != 0, "tos %#x", r.Tos)
+	if r.UIDRange != nil {
+		add(true, "uidrange %d-%d", r.UIDRange.Start, r.UIDRange.End)
+	}
+	add(r.IPProto != 0, "ipproto %d", r.IPProto)
+	if r.Sport != nil {
+		add(true, "sport %d-%d", r.Sport.Start, r.Sport.End)
+	}
+	if r.Dport != nil {
+		add(true, "dport %d-%d", r.Dport.Start, r.Dport.End)
+	}
+	add(r.TunID != 0, "tun_id %d", r.TunID)
+	add(r.SuppressIfgroup >= 0, "suppress_ifgroup %d", r.SuppressIfgroup)
+	return s
+}
