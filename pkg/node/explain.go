@@ -1,0 +1,167 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+)
+
+// outside stands for the world where a person names no destination. Nothing is
+// sent there.
+var outside = map[egress.Family]netip.Addr{
+	egress.IPv4: netip.MustParseAddr("8.8.8.8"),
+	egress.IPv6: netip.MustParseAddr("2001:4860:4860::8888"),
+}
+
+// Explained is a way, what to think of it, and what else of the flow is missing.
+type Explained struct {
+	egress.Way
+	egress.Verdict
+	Missing []string // as CHECK says; only where the verdict is right
+}
+
+// Explain finds a pod ([egress.Named] says how) and looks up which way its packets
+// go to a destination; without one, to the outside, in each family in which it has
+// egress. Where it has none in the destination's family the way's Flow is zero. Ways
+// that could be read come beside the error of one that could not.
+//
+// It changes nothing, and takes no lock, so that it answers also while a call hangs.
+func Explain(pod string, to netip.Addr) ([]Explained, error) {
+	n, err := Open()
+	if err != nil {
+		return nil, err
+	}
+	defer n.Close()
+	all, err := n.store.List()
+	if err != nil {
+		return nil, err
+	}
+	attachments, err := egress.Named(all, pod)
+	if err != nil {
+		return nil, err
+	}
+	var (
+		ways   []Explained
+		failed []error
+	)
+	for _, a := range attachments {
+		for _, f := range a.Flows {
+			dst := to
+			if !to.IsValid() {
+				dst = outside[f.Family()]
+			}
+			if egress.FamilyOf(dst) != f.Family() {
+				continue
+			}
+			if way, err := n.explain(a, f, dst); err != nil {
+				failed = append(failed, err)
+			} else {
+				ways = append(ways, way)
+			}
+		}
+	}
+	if len(ways)+len(failed) > 0 {
+		return ways, errors.Join(failed...)
+	}
+	way, err := n.explain(attachments[0], egress.Flow{}, to)
+	if err != nil {
+		return nil, err
+	}
+	return []Explained{way}, nil
+}
+
+func (n *Node) explain(a egress.Attachment, f egress.Flow, to netip.Addr) (Explained, error) {
+	way, err := n.way(a, f, to)
+	if err != nil {
+		return Explained{}, err
+	}
+	e := Explained{Way: way, Verdict: way.Verdict()}
+	if e.Right {
+		a.Flows = []egress.Flow{f}
+		e.Missing, err = n.missing(a)
+	}
+	return e, err
+}
+
+// way follows the packet: in, mark, rules and tables, the kernel's own answer to
+// it all, and out.
+func (n *Node) way(a egress.Attachment, f egress.Flow, to netip.Addr) (egress.Way, error) {
+	w := egress.Way{Attachment: a, Flow: f, Packet: egress.Packet{Source: f.Pod, To: to, In: "lo"}}
+	var err error
+	if w.HasEgress() {
+		if err := n.readFlow(&w); err != nil {
+			return w, err
+		}
+	}
+	if w.Marking, err = n.kernel.Marking(f.Pod, to); err != nil {
+		return w, err
+	}
+	w.Packet.Mark = w.Marking.Mark
+	if w.NodeRules, err = n.kernel.AllRules(egress.FamilyOf(to)); err != nil {
+		return w, err
+	}
+	if w.Steps, err = n.steps(w.NodeRules, w.Packet); err != nil {
+		return w, err
+	}
+	if w.Answer, err = n.kernel.Lookup(w.Packet); err != nil {
+		return w, err
+	}
+	if w.HasEgress() && w.Answer.Link != 0 {
+		w.Translation, err = n.kernel.Translation(f.Pod, to, w.Answer.LinkName)
+	}
+	return w, err
+}
+
+// readFlow reads where the pod's packets come in, and what they need to leave.
+func (n *Node) readFlow(w *egress.Way) error {
+	in, ok, err := n.kernel.LinkTo(w.Flow.Pod)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("%s: the node has no link to %s (`ip route get %s`), so the pod is not running; its DEL is still to come",
+			w.Title(), w.Flow.Pod, w.Flow.Pod)
+	}
+	w.Packet.In = in
+	links, err := n.kernel.Links(nil, []int{w.Flow.Index})
+	if err != nil {
+		return err
+	}
+	if len(links) > 0 {
+		w.Link = links[0]
+	}
+	addresses, err := n.kernel.Addresses()
+	w.Stands = slices.ContainsFunc(addresses, func(a egress.LinkAddress) bool {
+		return a.Index == w.Flow.Index && a.Network.Addr() == w.Flow.Address
+	})
+	return err
+}
+
+// steps looks the rules' tables up, until one decides.
+func (n *Node) steps(rules []egress.PolicyRule, p egress.Packet) ([]egress.Step, error) {
+	var steps []egress.Step
+	for _, r := range egress.Visited(rules, p) {
+		s := egress.Step{Rule: r}
+		if r.Table != 0 {
+			routes, err := n.kernel.AllRoutes(egress.FamilyOf(p.To), r.Table)
+			if err != nil {
+				return nil, err
+			}
+			s.Route = egress.LongestMatch(routes, p.To)
+		}
+		if s.Route.Link != 0 {
+			var err error
+			if s.Link, err = n.kernel.Name(s.Route.Link); err != nil {
+				return nil, err
+			}
+		}
+		steps = append(steps, s)
+		if s.Decides() {
+			break
+		}
+	}
+	return steps, nil
+}
