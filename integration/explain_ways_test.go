@@ -39,7 +39,7 @@ func TestExplainWays(t *testing.T) {
 			[]string{"mark    none: table inet egress_ip is not there", "lookup TABLE", "because table inet egress_ip is not there; " + resync},
 			[]string{"6000: from 10.244.1.5 lookup TABLE", "leaves by enp7s0 as 10.244.1.5"}},
 		"source rules deleted": {all(ip("-4", "rule", "del", "pref", "6000"), ip("-6", "rule", "del", "pref", "6000")), 0,
-			[]string{"But this is missing, though not on the packet's way: rule 6000: from ", resync},
+			[]string{"But this is missing, though not on the packet's way: IPv", " rule 6000: from ", resync},
 			[]string{"rule 6000: from 10.244.1.5 lookup TABLE; run"}},
 		"link rules deleted": {all(ip("-4", "rule", "del", "pref", "5998"), ip("-6", "rule", "del", "pref", "5998")), 1,
 			[]string{"leaves by eth0", "because the rule `5998: from all fwmark 0x1000000/0xf000000 lookup TABLE` is missing; " + resync}, nil},

@@ -23,7 +23,7 @@ func TestPerson(t *testing.T) {
 		"version":           {[]string{"version"}, 0, "CNI 0.3.1 0.4.0 1.0.0 1.1.0", ""},
 		"version -h":        {[]string{"version", "-h"}, 0, "usage: egress-ip version", ""},
 		"version, too much": {[]string{"version", "now"}, 2, "", `"now"`},
-		"unknown":           {[]string{"state"}, 2, "", `unknown command "state"; there are status, resync, cleanup, version and help`},
+		"unknown":           {[]string{"state"}, 2, "", `unknown command "state"; there are status, explain, resync, cleanup, version and help`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

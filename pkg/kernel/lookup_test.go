@@ -50,25 +50,22 @@ func TestToPolicy(t *testing.T) {
 }
 
 // What a set is said to hold is what it was made from.
-func TestHolds(t *testing.T) {
+func TestFromCluster(t *testing.T) {
 	t.Parallel()
 	var prefixes []netip.Prefix
 	for _, p := range []string{"10.1.0.0/16", "10.0.0.0/16", "10.4.0.0/16", "224.0.0.0/3"} {
 		prefixes = append(prefixes, netip.MustParsePrefix(p))
 	}
-	elements := elementsOf(prefixes)
-	backward := slices.Clone(elements)
+	made := egress.Classes{Cluster: prefixes}.ClusterElements()
+	backward := slices.Clone(intervals(made))
 	slices.Reverse(backward)
-	for address, want := range map[string]bool{
-		"10.0.0.0": true, "10.0.255.255": true, "10.1.0.0": true, "10.1.255.255": true, "10.4.0.9": true,
-		"9.255.255.255": false, "10.2.0.0": false, "10.3.255.255": false, "10.5.0.0": false, "0.0.0.0": false,
-		"255.255.255.255": true, "223.255.255.255": false,
-	} {
-		for _, in := range [][]nftables.SetElement{elements, backward} {
-			require.Equal(t, want, holds(in, netip.MustParseAddr(address)), address)
-		}
+	for _, in := range [][]nftables.SetElement{intervals(made), backward} {
+		require.Equal(t, made, fromCluster("cluster4", in))
 	}
-	require.False(t, holds(nil, netip.MustParseAddr("10.0.0.1")))
-	// nft itself begins with an end.
-	require.False(t, holds([]nftables.SetElement{{Key: []byte{0, 0, 0, 0}, IntervalEnd: true}}, netip.MustParseAddr("10.0.0.1")))
+	key := func(s string) []byte { return netip.MustParseAddr(s).AsSlice() }
+	require.Empty(t, fromCluster("cluster4", nil))
+	// nft itself begins with an end, and knows ranges that are no network.
+	require.Empty(t, fromCluster("cluster4", []nftables.SetElement{{Key: key("0.0.0.0"), IntervalEnd: true}}))
+	require.Equal(t, []egress.Element{{Set: "cluster4", Pod: netip.MustParseAddr("10.0.0.1")}},
+		fromCluster("cluster4", []nftables.SetElement{{Key: key("10.0.0.1")}, {Key: key("10.0.0.9"), IntervalEnd: true}}))
 }

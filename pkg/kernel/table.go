@@ -6,8 +6,6 @@ import (
 	"net/netip"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
-	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
 )
 
 // Counter counts packets and their bytes, IP headers included.
@@ -17,11 +15,7 @@ type Counter struct{ Packets, Bytes uint64 }
 // stand as they should, every other chain of ours by its name alone, every
 // element, and what each pod address has sent to its link.
 func (k *Kernel) Classification(want []egress.Chain) ([]egress.Chain, []egress.Element, map[netip.Addr]Counter, error) {
-	_, err := k.nft.ListTableOfFamily(egressTable.Name, egressTable.Family)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil, nil, nil
-	}
-	if err != nil {
+	if stands, err := k.hasTable(egressTable); err != nil || !stands {
 		return nil, nil, nil, classifyError(err)
 	}
 	chains, err := k.chains(want)
@@ -137,7 +131,7 @@ func (k *Kernel) replaceElements(missing, surplus []egress.Element) error {
 		}
 	}
 	for _, e := range surplus {
-		if !isCluster(e) {
+		if !ofCluster(e) {
 			of(e).del = append(of(e).del, e)
 		}
 	}
@@ -165,15 +159,6 @@ func (k *Kernel) replaceElements(missing, surplus []egress.Element) error {
 	return nil
 }
 
-func isCluster(e egress.Element) bool {
+func ofCluster(e egress.Element) bool {
 	return e.Set == egress.IPv4.Cluster() || e.Set == egress.IPv6.Cluster()
-}
-
-// HasClassification reports whether the table stands.
-func (k *Kernel) HasClassification() (bool, error) {
-	_, err := k.nft.ListTableOfFamily(egressTable.Name, nftables.TableFamilyINet)
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	}
-	return err == nil, classifyError(err)
 }

@@ -7,40 +7,33 @@ import (
 	"os"
 
 	"github.com/egress-ip/egress-ip/pkg/node"
-	"github.com/spf13/pflag"
 )
 
-const explainUsage = `usage: egress-ip explain POD [--to ADDRESS]
+const explainHelp = `usage: egress-ip explain POD [--to ADDRESS]
 
 Prints which way the first packet of a connection goes that an annotated pod opens:
 its mark, the rule that takes it, the table, the route, its source. The kernel is
 asked; nothing is sent. Each line ends with what prints the same.
 
-POD           namespace/name, an address of the pod, or the ID of its container: that
-              of the sandbox, as "crictl pods" has it; the first 8 characters are enough
---to ADDRESS  the destination behind all DNAT: not a Service's address, but that of its
-              backend. Left out: 8.8.8.8 and 2001:4860:4860::8888, as the pod has egress
+POD is namespace/name, an address of the pod, or the ID of its container: that of the
+sandbox, as "crictl pods" has it; the first 8 characters are enough. Without --to it
+is 8.8.8.8 and 2001:4860:4860::8888, as the pod has egress. A Service's address is
+not a destination: name that of its backend. Marks that somebody else sets, and
+masquerading behind egress-ip, are not looked at.
 
-Marks that somebody else sets, and masquerading behind egress-ip, are not looked at.
-
-Exit status: 0, it goes as the annotation says; 1, it does not, or the annotation
-names no address of the destination's family; 2, no such pod, or the node could not
-be read, or the command line is wrong.
-`
+Exit status: 0, it goes as the annotation says. 1, it does not, or the annotation
+names no address of the destination's family. 2, no such pod, or the node could not
+be looked at, or the command line is wrong.`
 
 // explainCommand serves `egress-ip explain`, and returns the exit status.
 func explainCommand(args []string) int {
-	flags := pflag.NewFlagSet("egress-ip explain", pflag.ContinueOnError)
-	flags.Usage = func() {}
-	destination := flags.String("to", "", "")
-	switch err := flags.Parse(args); {
-	case errors.Is(err, pflag.ErrHelp):
-		fmt.Print(explainUsage)
-		return 0
-	case err != nil:
-		return explainError(err)
-	case flags.NArg() != 1:
-		return explainError(fmt.Errorf("one POD is needed, but there are %d (%q); -h says more", flags.NArg(), flags.Args()))
+	flags := newFlags("explain", explainHelp)
+	destination := flags.String("to", "", "the destination, `ADDRESS`, behind all DNAT")
+	if exit, done := parse(flags, args, 1); done {
+		return exit
+	}
+	if flags.NArg() != 1 {
+		return explainError(errors.New("which POD? namespace/name, an address, or a container ID; see egress-ip explain -h"))
 	}
 	var to netip.Addr
 	if flags.Changed("to") {

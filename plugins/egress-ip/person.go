@@ -20,6 +20,7 @@ type command struct {
 // commands are in the order of the usage.
 var commands = []command{
 	{"status", "show pods, links and the probe table, and what is missing", showStatus},
+	{"explain", "print which way a pod's packets go, and why", explainCommand},
 	{"resync", "make the kernel what the record says, once or from now on", resync},
 	{"cleanup", "take everything of egress-ip's off this node", cleanup},
 	{"version", "print the version, and the CNI versions it speaks", printVersion},
