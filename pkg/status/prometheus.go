@@ -28,11 +28,11 @@ func (s Status) families(version string) []*family {
 	var (
 		build      = gauge("egress_ip_build_info", "1, labelled with the version of egress-ip.")
 		healthy    = gauge("egress_ip_healthy", "1 if nothing is missing or unrecorded, and every link is up.")
-		missing    = gauge("egress_ip_missing", "What is recorded but not in the kernel, of all pods and links.")
+		missing    = gauge("egress_ip_missing", "What is recorded but not in the kernel, of all pods, links and the probe table.")
 		unrecorded = gauge("egress_ip_unrecorded", "What is egress-ip's in the kernel but recorded nowhere.")
 		linkUp     = gauge("egress_ip_link_up", "1 if the egress link can send.")
 		linkPods   = gauge("egress_ip_link_pods", "Pods that are recorded on the egress link.")
-		podHealthy = gauge("egress_ip_pod_healthy", "1 if nothing of the pod address is missing.")
+		podHealthy = gauge("egress_ip_pod_healthy", "1 if the pod address leaves as the annotation says: nothing that it needs is missing, and its link is up.")
 		podPackets = counter("egress_ip_pod_sent_packets_total", "Packets that the pod address sent to its egress link.")
 		podBytes   = counter("egress_ip_pod_sent_bytes_total", "Bytes that the pod address sent to its egress link.")
 		packets    = counter("egress_ip_probe_translated_packets_total", "Probes (in) and their answers (out) that were translated.")
@@ -51,7 +51,7 @@ func (s Status) families(version string) []*family {
 			"namespace", p.Namespace, "pod", p.Name,
 			"pod_address", p.Address.String(), "egress_address", p.EgressAddress.String(), "link", p.Link,
 		}
-		podHealthy.all(len(p.Missing) == 0, labels...)
+		podHealthy.all(p.State == PodHealthy, labels...)
 		podPackets.add(p.Packets, labels...)
 		podBytes.add(p.Bytes, labels...)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -54,7 +55,8 @@ type Pod struct {
 	Since         time.Time  `json:"since"`   // of the first ADD, to the second
 	Packets       uint64     `json:"packets"` // sent to the link since that ADD, or since the nftables table was last built anew
 	Bytes         uint64     `json:"bytes"`   // likewise, with IP headers
-	Missing       []string   `json:"missing"` // recorded, but not in the kernel; empty: healthy
+	State         string     `json:"state"`   // "healthy", or in a few words why not
+	Missing       []string   `json:"missing"` // recorded, but not in the kernel, and of this pod alone
 }
 
 // Probe is the table that rewrites the source of load-balancer probes.
@@ -73,8 +75,11 @@ type Counter struct {
 	Bytes   uint64 `json:"bytes"`
 }
 
-// New puts what was found in order, and says whether it is healthy; the Healthy
-// of s does not count.
+// PodHealthy is the state of a pod whose packets leave as its annotation says.
+const PodHealthy = "healthy"
+
+// New puts what was found in order, and says of each pod and of the whole whether
+// it is healthy; what s says of that does not count.
 func New(s Status) Status {
 	s = s.withLists()
 	slices.SortStableFunc(s.Links, func(a, b Link) int {
@@ -85,8 +90,31 @@ func New(s Status) Status {
 			cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), a.Address.Compare(b.Address),
 			cmp.Compare(a.ContainerID, b.ContainerID), cmp.Compare(a.Interface, b.Interface))
 	})
+	for i, p := range s.Pods {
+		s.Pods[i].State = s.podState(p)
+	}
 	s.Healthy = s.missing() == 0 && len(s.Unrecorded) == 0 && s.linksNotUp() == 0
 	return s
+}
+
+// podState looks at all that a pod needs, the nearest first.
+func (s Status) podState(p Pod) string {
+	if n := len(p.Missing); n > 0 {
+		return strconv.Itoa(n) + " missing"
+	}
+	for _, l := range s.Links {
+		switch {
+		case l.Name != p.Link:
+		case l.State != LinkUp:
+			return "link " + string(l.State)
+		case len(l.Missing) > 0:
+			return "link misses " + strconv.Itoa(len(l.Missing))
+		}
+	}
+	if n := len(s.Missing); n > 0 {
+		return "node misses " + strconv.Itoa(n)
+	}
+	return PodHealthy
 }
 
 // withLists returns a copy in which no list is nil.

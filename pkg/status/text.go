@@ -23,9 +23,9 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 		}
 		links.row(l.Missing, l.Name, string(l.State), strconv.Itoa(l.Index), decimal(uint64(l.Table)), strconv.Itoa(l.Pods), defaults)
 	}
-	pods := table{columns: []string{"POD", "ADDRESS", "EGRESS ADDRESS", "LINK", "PACKETS", "BYTES", "SINCE", "AGE"}}
+	pods := table{columns: []string{"POD", "ADDRESS", "EGRESS ADDRESS", "LINK", "STATE", "PACKETS", "BYTES", "SINCE", "AGE"}}
 	for _, p := range s.Pods {
-		pods.row(p.Missing, p.title(), p.Address.String(), p.EgressAddress.String(), p.Link,
+		pods.row(p.Missing, p.title(), p.Address.String(), p.EgressAddress.String(), p.Link, p.State,
 			decimal(p.Packets), decimal(p.Bytes), p.Since.UTC().Format(time.RFC3339), age(now.Sub(p.Since)))
 	}
 	probe := table{columns: []string{"PROBES", "LINKS", "ADDRESS", "REWRITTEN TO", "PACKETS", "BYTES"}}
