@@ -18,12 +18,18 @@ func TestPerson(t *testing.T) {
 		stdout, stderr string
 	}{
 		"nothing":           {nil, 2, "", "egress-ip version"},
-		"help":              {[]string{"help"}, 0, "egress-ip version", ""},
+		"help":              {[]string{"help"}, 0, "egress-ip resync ", ""},
 		"-h":                {[]string{"-h"}, 0, "egress-ip version", ""},
 		"version":           {[]string{"version"}, 0, "CNI 0.3.1 0.4.0 1.0.0 1.1.0", ""},
 		"version -h":        {[]string{"version", "-h"}, 0, "usage: egress-ip version", ""},
-		"version, too much": {[]string{"version", "now"}, 2, "", `"now"`},
-		"unknown":           {[]string{"state"}, 2, "", `unknown command "state"; there are status, explain, resync, cleanup, version and help`},
+		"version, too much": {[]string{"version", "now"}, 2, "", `unexpected argument "now"; see egress-ip version -h`},
+		"unknown":           {[]string{"statsu"}, 2, "", `unknown command "statsu"; there are status, explain, resync, cleanup, version and help`},
+		"resync -h":         {[]string{"resync", "-h"}, 0, "usage: egress-ip resync [--watch]", ""},
+		"resync --help":     {[]string{"resync", "--watch", "--help"}, 0, "--watch   go on", ""},
+		"resync, too much":  {[]string{"resync", "now", "--watch"}, 2, "", `unexpected argument "now"; see egress-ip resync -h`},
+		"resync, wrong":     {[]string{"resync", "--wacth"}, 2, "", "--wacth"},
+		"cleanup -h":        {[]string{"cleanup", "-h"}, 0, "usage: egress-ip cleanup [--force]", ""},
+		"cleanup, too much": {[]string{"cleanup", "all"}, 2, "", `unexpected argument "all"; see egress-ip cleanup -h`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

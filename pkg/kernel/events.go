@@ -5,22 +5,15 @@ import (
 	"fmt"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// receiveBuffer is how many bytes of events the kernel keeps for a socket, at
-	// the most. What is lost beyond that is an event too, so it need not be larger.
-	receiveBuffer = 4 << 20
-
-	// gulp is how long events gather before they are taken together, so that a
-	// storm of routes wakes the process a hundred times a second and not for each.
-	gulp = 10 * time.Millisecond
-)
+// receiveBuffer is how many bytes of events the kernel keeps for a socket, at the
+// most. What is lost beyond that is an event too, so it need not be larger.
+const receiveBuffer = 4 << 20
 
 // subscription is a socket's part.
 type subscription struct {
@@ -54,7 +47,6 @@ type Events struct {
 	C <-chan struct{} // one value, for any number of events since the last was taken
 
 	sockets []*netlink.Conn
-	closing chan struct{}
 	readers sync.WaitGroup
 }
 
@@ -75,34 +67,40 @@ func Subscribe(broken func(error)) (*Events, error) {
 
 // subscribe opens the sockets, for which the kernel keeps this many bytes.
 func subscribe(buffer int) (*Events, error) {
-	e := &Events{closing: make(chan struct{})}
+	e := &Events{}
 	for _, s := range subscriptions() {
-		conn, err := netlink.Dial(s.family, nil)
+		conn, err := s.open(buffer)
 		if err != nil {
 			e.Close()
 			return nil, err
 		}
 		e.sockets = append(e.sockets, conn)
-		filter, err := bpf.Assemble(s.filter)
-		if err == nil {
-			err = conn.SetBPF(filter)
-		}
-		if err == nil {
-			err = conn.SetReadBuffer(buffer)
-		}
-		for _, group := range s.groups {
-			if err == nil {
-				err = conn.JoinGroup(group)
-			}
-		}
-		if err != nil {
-			e.Close()
-			return nil, err
-		}
 	}
 	return e, nil
 }
 
+// open joins the groups last, so that nothing comes by without the filter.
+func (s subscription) open(buffer int) (*netlink.Conn, error) {
+	filter, err := bpf.Assemble(s.filter)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := netlink.Dial(s.family, nil)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(conn.SetBPF(filter), conn.SetReadBuffer(buffer))
+	for _, group := range s.groups {
+		err = errors.Join(err, conn.JoinGroup(group))
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// start calls broken if a socket cannot be read any longer.
 func (e *Events) start(broken func(error)) error {
 	c := make(chan struct{}, 1)
 	e.C = c
@@ -122,7 +120,6 @@ func (e *Events) start(broken func(error)) error {
 
 // Close gives the sockets back.
 func (e *Events) Close() {
-	close(e.closing)
 	for _, s := range e.sockets {
 		_ = s.Close() // nothing is left to lose
 	}
@@ -140,7 +137,7 @@ func (e *Events) read(raw syscall.RawConn, c chan<- struct{}) error {
 			return some || err != nil
 		})
 		if closed != nil {
-			return nil
+			return nil // by Close
 		}
 		if err != nil {
 			return err
@@ -148,11 +145,6 @@ func (e *Events) read(raw syscall.RawConn, c chan<- struct{}) error {
 		select {
 		case c <- struct{}{}:
 		default: // the last one has not been taken
-		}
-		select {
-		case <-e.closing:
-			return nil
-		case <-time.After(gulp):
 		}
 	}
 }

@@ -2,10 +2,12 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/egress-ip/egress-ip/pkg/watch"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/bpf"
 )
 
 const waitFor, tick = 20 * time.Second, time.Millisecond
@@ -92,6 +95,7 @@ func TestEventsOf(t *testing.T) {
 	const table = "nft add table inet egress_ip; nft add set inet egress_ip s '{ type ipv4_addr; }'; nft add chain inet egress_ip c"
 	for name, tt := range map[string]struct{ before, change string }{
 		"link":              {"", "ip link set lo alias new"},
+		"link 255":          {"ip link add v index 255 type veth peer name w", "ip link set v mtu 1400"}, // table local is 255
 		"IPv4 address":      {"", "ip address add 192.0.2.1/32 dev lo"},
 		"IPv4 address gone": {"ip address add 192.0.2.1/32 dev lo", "ip address del 192.0.2.1/32 dev lo"},
 		"IPv6 address":      {"", "ip address add 2001:db8::1/128 dev lo noprefixroute nodad"},
@@ -143,6 +147,21 @@ func TestEventsNotOf(t *testing.T) {
 	} {
 		h.shell(t, change)
 		require.False(t, h.any(t), change)
+	}
+}
+
+// TestMoreMessagesThanTheFilterKnows: whatever they are about, they are heard of.
+func TestMoreMessagesThanTheFilterKnows(t *testing.T) {
+	t.Parallel()
+	vm, err := bpf.NewVM(nftFilter())
+	require.NoError(t, err)
+	message := binary.NativeEndian.AppendUint32(nil, 27)                                 // a padding byte comes behind it
+	message = append(message, make([]byte, 12+4)...)                                     // the headers
+	message = append(binary.NativeEndian.AppendUint16(message, 7), 1, 0, 'x', 'y', 0, 0) // the table's name
+	for n, accepted := range map[int]bool{1: false, 99: false, 100: false, 101: true} {
+		bytes, err := vm.Run(slices.Repeat(message, n))
+		require.NoError(t, err)
+		require.Equal(t, accepted, bytes > 0, n)
 	}
 }
 

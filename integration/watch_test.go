@@ -1,0 +1,163 @@
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/egress-ip/egress-ip/pkg/nettest"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// resync is `egress-ip resync`, which has not started.
+func resync(args ...string) *exec.Cmd {
+	return exec.Command(filepath.Join(bin, "egress-ip"), append([]string{"resync"}, args...)...)
+}
+
+// watcher is `egress-ip resync --watch` under way, with a service manager that listens.
+type watcher struct {
+	*exec.Cmd
+	stderr bytes.Buffer
+
+	mu     sync.Mutex
+	states []string // what the manager was told
+}
+
+// startWatcher starts one and waits until it says that it is ready.
+func startWatcher(t *testing.T, n *nettest.Namespace, env ...string) *watcher {
+	t.Helper()
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
+	require.NoError(t, err)
+	t.Cleanup(func() { manager.Close() })
+	w := &watcher{Cmd: resync("--watch")}
+	w.Env = append(env, "NOTIFY_SOCKET="+manager.LocalAddr().String())
+	w.Stderr = &w.stderr
+	go w.listen(manager)
+	require.NoError(t, n.Start(t, w.Cmd))
+	w.awaitTold(t, "READY=1")
+	return w
+}
+
+func (w *watcher) listen(manager *net.UnixConn) {
+	state := make([]byte, 4096)
+	for {
+		n, err := manager.Read(state)
+		if err != nil {
+			return
+		}
+		w.mu.Lock()
+		w.states = append(w.states, string(state[:n]))
+		w.mu.Unlock()
+	}
+}
+
+func (w *watcher) told() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]string(nil), w.states...)
+}
+
+func (w *watcher) awaitTold(t *testing.T, want ...string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		have := w.told()
+		return len(have) >= len(want) && strings.Join(have[:len(want)], " ") == strings.Join(want, " ")
+	}, waitFor, tick, "%v", want)
+}
+
+// end sends a signal and waits for the end, which must be an orderly one.
+func (w *watcher) end(t *testing.T, signal os.Signal) {
+	t.Helper()
+	require.NoError(t, w.Process.Signal(signal))
+	require.NoError(t, w.Wait(), w.stderr.String())
+}
+
+func TestWatchEndsInOrder(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []os.Signal{unix.SIGTERM, unix.SIGINT} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			w := startWatcher(t, nettest.New(t, "node"))
+			w.end(t, signal)
+			w.awaitTold(t, "READY=1", "STOPPING=1")
+		})
+	}
+}
+
+func TestWatchdogIsFed(t *testing.T) {
+	t.Parallel()
+	w := startWatcher(t, nettest.New(t, "node"), "WATCHDOG_USEC=20000")
+	w.awaitTold(t, "READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1")
+	w.end(t, unix.SIGTERM)
+}
+
+// TestWatchOnlyOne: a second one in the same network namespace is refused, and told
+// who the first is, while that lives; a single resync, ADD and DEL are not.
+func TestWatchOnlyOne(t *testing.T) {
+	t.Parallel()
+	c := newNode(t)
+	first := startWatcher(t, c.Node)
+	second := resync("--watch")
+	var stderr bytes.Buffer
+	second.Stderr = &stderr
+	require.Error(t, c.Node.Run(second))
+	require.Equal(t, 2, second.ProcessState.ExitCode())
+	require.Contains(t, stderr.String(), fmt.Sprintf("process %d watches this network namespace already", first.Process.Pid))
+
+	elsewhere := startWatcher(t, nettest.New(t, "elsewhere"))
+	elsewhere.end(t, unix.SIGTERM)
+	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+	d.add(t, both)
+	require.Equal(t, "nothing to do\n", c.command(t, filepath.Join(bin, "egress-ip"), "resync"))
+	d.requireSeen(t, egress4, egress6)
+	d.del(t)
+
+	require.NoError(t, first.Process.Kill())
+	require.Error(t, first.Wait())
+	startWatcher(t, c.Node).end(t, unix.SIGTERM)
+}
+
+// TestWatchIsIdle: as long as nothing happens the process does not run at all, not
+// for a moment. Go's runtime itself looks around once a minute, not before.
+func TestWatchIsIdle(t *testing.T) {
+	t.Parallel()
+	c := newNode(t)
+	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+	d.add(t, both)
+	w := startWatcher(t, c.Node)
+	last, since := w.ran(t), time.Now()
+	require.Eventually(t, func() bool {
+		if now := w.ran(t); now != last {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > time.Second
+	}, waitFor, tick)
+	time.Sleep(3 * time.Second)
+	require.Equal(t, last, w.ran(t))
+	w.end(t, unix.SIGTERM)
+}
+
+// ran is how long each thread of the process has run, in ns, and how often it
+// has been given a CPU.
+func (w *watcher) ran(t *testing.T) string {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", w.Process.Pid))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	var all strings.Builder
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		require.NoError(t, err)
+		fields := strings.Fields(string(stat)) // run time, time in a queue, how often
+		fmt.Fprintf(&all, "%s: %s %s\n", file, fields[0], fields[2])
+	}
+	return all.String()
+}
