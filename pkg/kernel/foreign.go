@@ -3,8 +3,9 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/google/nftables"
@@ -31,8 +32,17 @@ func (k *Kernel) OtherEgress() (string, error) {
 	return "", nil
 }
 
-// ourNames are the chains and sets of table inet egress_ip.
-var ourNames = regexp.MustCompile(`^(prerouting|output|postrouting|others|unmarked|(out|back)_[0-9]+|(out|back|snat|cluster)[46])$`)
+// isOurName reports whether a chain or set of table inet egress_ip is ours. (Not a
+// package's regexp: each call of the plugin would compile it.)
+func isOurName(name string) bool {
+	for _, prefix := range []string{"out_", "back_"} {
+		if index, ok := strings.CutPrefix(name, prefix); ok {
+			_, err := strconv.ParseUint(index, 10, 31)
+			return err == nil
+		}
+	}
+	return egress.Chain{Name: name}.Hooked() || name == egress.Others || slices.Contains(setNames(), name)
+}
 
 // Foreign names what somebody else has where egress-ip's rules and table are to
 // stand; empty where there is nothing. All rules come, so this is for the first
@@ -56,7 +66,7 @@ func (k *Kernel) Foreign(families []egress.Family, at egress.Priorities) (string
 		return "", err
 	}
 	for _, name := range names {
-		if !ourNames.MatchString(name) {
+		if !isOurName(name) {
 			return fmt.Sprintf("somebody else uses the nftables table inet %s (it has %q); rename or delete that table", egressTable.Name, name), nil
 		}
 	}

@@ -48,7 +48,7 @@ func (k *Kernel) chains(want []egress.Chain) ([]egress.Chain, error) {
 		right[c.Name] = true
 	}
 	for _, c := range all {
-		if c.Table.Name == egressTable.Name && !right[c.Name] && ourNames.MatchString(c.Name) {
+		if c.Table.Name == egressTable.Name && !right[c.Name] && isOurName(c.Name) {
 			have = append(have, egress.Chain{Name: c.Name})
 		}
 	}
