@@ -89,6 +89,12 @@ func TestExplainWays(t *testing.T) {
 			c.Node.DeleteAddress(t, nettest.SecondLink, egress6+"/128")
 		}, 1, []string{"leaves by enp7s0 as ", "is not on enp7s0 (`ip address show enp7s0`), so no answer comes back; " + resync},
 			[]string{"because 192.168.124.99 is not on enp7s0"}},
+		"egress addresses on another link": {func(t *testing.T, c *cluster) {
+			for _, address := range []string{egress4 + "/32", egress6 + "/128"} {
+				c.Node.DeleteAddress(t, nettest.SecondLink, address)
+				c.Node.AddAddress(t, nettest.PrimaryLink, address)
+			}
+		}, 1, []string{"leaves by enp7s0 as ", "is not on enp7s0 (`ip address show enp7s0`), so no answer comes back"}, nil},
 		"rules before ours": {all(
 			ip("-4", "rule", "add", "pref", "100", "from", pod4, "lookup", "main"), ip("-6", "rule", "add", "pref", "100", "from", pod6, "lookup", "main")), 1,
 			[]string{"lookup main` is before egress-ip's; remove it, or give it a priority above 6001"},

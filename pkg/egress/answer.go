@@ -11,7 +11,7 @@ const (
 	RefusedNoRoute                        // ENETUNREACH
 	RefusedProhibited                     // EACCES
 	RefusedInvalid                        // EINVAL
-	RefusedReversePath                    // EXDEV, before Linux 6.13
+	RefusedReversePath                    // EXDEV; later kernels say EINVAL
 )
 
 // String says what the refusal can mean.

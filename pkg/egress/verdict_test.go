@@ -98,7 +98,7 @@ func TestVerdict(t *testing.T) {
 		"no address of somebody's": {func(w *egress.Way) { w.Stands, w.Flow.OwnsAddress = false, false }, !right,
 			[]string{"192.168.124.99 is not on enp7s0", "add it to the link"}},
 		"neither translation nor address": {func(w *egress.Way) { w.Stands = false; w.Translation = egress.Translation{} }, !right,
-			[]string{`no element 10.244.1.5 . "enp7s0" and 192.168.124.99 is not on enp7s0`, "no answer comes back; run `egress-ip resync`"}},
+			[]string{`no element 10.244.1.5 . "enp7s0" and 192.168.124.99 is not on enp7s0`, "no answer comes back; run `egress-ip resync`."}},
 		"flushed": {func(w *egress.Way) {
 			w.Marking, w.Packet.Mark, w.Translation = egress.Marking{}, 0, egress.Translation{}
 			w.Steps[0].Rule = sourceRule
@@ -148,6 +148,13 @@ func TestVerdict(t *testing.T) {
 			[]string{"the link veth1 does not forward", "net.ipv4.conf.veth1.forwarding"}},
 		"reverse path filter": {func(w *egress.Way) { w.Answer = egress.Answer{Refusal: egress.RefusedInvalid} }, !right,
 			[]string{"reverse path filter of veth1", "net.ipv4.conf.veth1.rp_filter"}},
+		"no route at all": {func(w *egress.Way) {
+			w.NodeRules = []egress.PolicyRule{skipMarked, sourceRule, mainRule}
+			w.Steps = []egress.Step{{Rule: skipMarked}, {Rule: mainRule}}
+			w.Answer = egress.Answer{Refusal: egress.RefusedNoRoute}
+		}, !right, []string{"is refused (no route), because the rule `5998: "}},
+		// Rules and route are read one after the other.
+		"changed meanwhile": {func(w *egress.Way) { byMain(w, linkMark) }, !right, []string{"the kernel decides otherwise", "ip rule"}},
 		"otherwise": {func(w *egress.Way) { byMain(w, linkMark); w.Steps = healthyWay().Steps }, !right,
 			[]string{"the kernel decides otherwise", "ip rule"}},
 	} {
@@ -193,8 +200,9 @@ func TestNamed(t *testing.T) {
 	second.IfName = "net1"
 	till := attachment("0123456799ab", "payments", "till", "10.244.1.6")
 	again := attachment("fedcba9876543210", "payments", "till", "10.244.1.7")
+	whole := attachment("fedcba98", "payments", "bank", "10.244.1.9")
 	short := attachment("0123", "", "", "10.244.1.8")
-	all := []egress.Attachment{shop, second, till, again, short}
+	all := []egress.Attachment{shop, second, till, again, whole, short}
 	for name, tt := range map[string]struct {
 		want  []egress.Attachment
 		error []string
@@ -205,14 +213,15 @@ func TestNamed(t *testing.T) {
 		"::ffff:10.244.1.5": {[]egress.Attachment{shop}, nil},
 		"0123456789ab":      {[]egress.Attachment{shop, second}, nil},
 		"012345678":         {[]egress.Attachment{shop, second}, nil},
-		"fedcba98":          {[]egress.Attachment{again}, nil},
+		"fedcba987":         {[]egress.Attachment{again}, nil},
+		"fedcba98":          {[]egress.Attachment{whole}, nil}, // and the beginning of another
 		"0123":              {[]egress.Attachment{short}, nil}, // a whole one may be short
 		"fedcba9":           {nil, []string{`"fedcba9"`, "payments/shop 10.244.1.5 fd00:10:244::5 (container 0123456789ab)", "10.244.1.8 (container 0123)"}},
 		"payments/till":     {nil, []string{"payments/till 10.244.1.6 (container 0123456799ab), payments/till 10.244.1.7 (container fedcba9876543210)", "by its container ID"}},
 		"01234567":          {nil, []string{"may mean each of these", "(container 0123456789ab)", "(container 0123456799ab)"}},
 		"shop":              {nil, []string{`no pod with egress is "shop"`}},
 		"payments/shop/":    {nil, []string{"payments/shop/"}},
-		"10.244.1.9":        {nil, []string{"10.244.1.9"}},
+		"10.244.1.99":       {nil, []string{"10.244.1.99"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refusals are what the errors of a lookup say of the packet. IPv4 gives them for
-// routes of these types, and where no rule's table has one; and, since Linux 6.13,
-// EINVAL for a packet that its reverse path filter drops.
+// refusals are what the errors of a lookup say of the packet: what kind of route
+// refuses it, or that none is there. IPv4's reverse path filter says EXDEV, or,
+// later (6.18), EINVAL, as a blackhole does.
 var refusals = map[unix.Errno]egress.Refusal{
 	unix.EHOSTUNREACH: egress.RefusedUnreachable,
 	unix.ENETUNREACH:  egress.RefusedNoRoute,
