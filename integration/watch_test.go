@@ -2,11 +2,13 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,11 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
-
-// resync is `egress-ip resync`, which has not started.
-func resync(args ...string) *exec.Cmd {
-	return exec.Command(filepath.Join(bin, "egress-ip"), append([]string{"resync"}, args...)...)
-}
 
 // watcher is `egress-ip resync --watch` under way, with a service manager that listens.
 type watcher struct {
@@ -37,7 +34,7 @@ func startWatcher(t *testing.T, n *nettest.Namespace, env ...string) *watcher {
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
 	require.NoError(t, err)
 	t.Cleanup(func() { manager.Close() })
-	w := &watcher{Cmd: resync("--watch")}
+	w := &watcher{Cmd: exec.Command(filepath.Join(bin, "egress-ip"), "resync", "--watch")}
 	w.Env = append(env, "NOTIFY_SOCKET="+manager.LocalAddr().String())
 	w.Stderr = &w.stderr
 	go w.listen(manager)
@@ -62,7 +59,7 @@ func (w *watcher) listen(manager *net.UnixConn) {
 func (w *watcher) told() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return append([]string(nil), w.states...)
+	return slices.Clone(w.states)
 }
 
 func (w *watcher) awaitTold(t *testing.T, want ...string) {
@@ -105,7 +102,9 @@ func TestWatchOnlyOne(t *testing.T) {
 	t.Parallel()
 	c := newNode(t)
 	first := startWatcher(t, c.Node)
-	second := resync("--watch")
+	ctx, cancel := context.WithTimeout(t.Context(), waitFor)
+	defer cancel()
+	second := exec.CommandContext(ctx, filepath.Join(bin, "egress-ip"), "resync", "--watch")
 	var stderr bytes.Buffer
 	second.Stderr = &stderr
 	require.Error(t, c.Node.Run(second))
