@@ -102,14 +102,23 @@ func TestWatchOnlyOne(t *testing.T) {
 	t.Parallel()
 	c := newNode(t)
 	first := startWatcher(t, c.Node)
-	ctx, cancel := context.WithTimeout(t.Context(), waitFor)
-	defer cancel()
-	second := exec.CommandContext(ctx, filepath.Join(bin, "egress-ip"), "resync", "--watch")
-	var stderr bytes.Buffer
-	second.Stderr = &stderr
-	require.Error(t, c.Node.Run(second))
-	require.Equal(t, 2, second.ProcessState.ExitCode())
-	require.Contains(t, stderr.String(), fmt.Sprintf("process %d watches this network namespace already", first.Process.Pid))
+	for _, tt := range []struct {
+		command []string
+		want    string
+	}{
+		{nil, fmt.Sprintf("process %d watches this network namespace already", first.Process.Pid)},
+		{[]string{"unshare", "--pid", "--fork"}, "it cannot be seen from this PID namespace"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), waitFor)
+		defer cancel()
+		command := append(tt.command, filepath.Join(bin, "egress-ip"), "resync", "--watch")
+		second := exec.CommandContext(ctx, command[0], command[1:]...)
+		var stderr bytes.Buffer
+		second.Stderr = &stderr
+		require.Error(t, c.Node.Run(second))
+		require.Equal(t, 2, second.ProcessState.ExitCode())
+		require.Contains(t, stderr.String(), tt.want)
+	}
 
 	elsewhere := startWatcher(t, nettest.New(t, "elsewhere"))
 	elsewhere.end(t, unix.SIGTERM)
