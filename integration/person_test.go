@@ -2,16 +2,20 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
 )
 
-// TestPerson: what the binary says when a person calls it.
+// TestPerson: what the binary says when a person calls it; in a namespace, for what
+// it would do if it took a wrong command line for a right one.
 func TestPerson(t *testing.T) {
 	t.Parallel()
+	node := nettest.New(t, "node")
 	for name, tt := range map[string]struct {
 		args           []string
 		exit           int
@@ -33,10 +37,12 @@ func TestPerson(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.Command(filepath.Join(bin, "egress-ip"), tt.args...)
+			ctx, cancel := context.WithTimeout(t.Context(), waitFor)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, filepath.Join(bin, "egress-ip"), tt.args...)
 			var stdout, stderr bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
-			_ = cmd.Run()
+			_ = node.Run(cmd)
 			require.Equal(t, tt.exit, cmd.ProcessState.ExitCode())
 			for _, out := range []struct{ have, want string }{{stdout.String(), tt.stdout}, {stderr.String(), tt.stderr}} {
 				if out.want == "" {
