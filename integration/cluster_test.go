@@ -216,15 +216,29 @@ func (c *cluster) state(t *testing.T) string {
 		{"ip", "-d", "route", "show", "table", "all"}, {"ip", "-d", "-6", "route", "show", "table", "all"},
 		{"ip", "-br", "address"}, {"nft", "-s", "list", "ruleset"},
 	} {
-		fmt.Fprintf(&b, "# %s\n%s", strings.Join(args, " "), inTableOrder(c.command(t, args[0], args[1:]...)))
+		out := c.command(t, args[0], args[1:]...)
+		if args[0] == "nft" {
+			out = inTableOrder(out)
+		}
+		fmt.Fprintf(&b, "# %s\n%s", strings.Join(args, " "), out)
 	}
 	fmt.Fprintf(&b, "# record\n%s", strings.Join(c.recorded(t), "\n"))
 	return b.String()
 }
 
-// inTableOrder puts the tables of a ruleset in order; nft prints the newest last.
+// inTableOrder puts the tables of a ruleset, and the chains and sets of each, in
+// order; nft prints the newest last.
 func inTableOrder(s string) string {
 	tables := strings.SplitAfter(s, "\n}\n")
+	for i, table := range tables {
+		head, body, ok := strings.Cut(strings.TrimSuffix(table, "\n}\n"), "\n")
+		if !ok || head == table {
+			continue
+		}
+		parts := strings.Split(body, "\n\n")
+		slices.Sort(parts)
+		tables[i] = head + "\n" + strings.Join(parts, "\n\n") + "\n}\n"
+	}
 	slices.Sort(tables)
 	return strings.Join(tables, "")
 }

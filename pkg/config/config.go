@@ -28,6 +28,7 @@ type Config struct {
 	RulePriority uint32
 	TableBase    uint32
 	MarkMask     uint32
+	Counters     bool // count what each pod sends to its link
 	Probe        Probe
 }
 

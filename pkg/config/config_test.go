@@ -75,6 +75,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		"rulePriority": 100,
 		"tableBase":    20000,
 		"markMask":     "0xf0",
+		"counters":     true,
 		"probeSNAT": object{
 			"mode": "always", "links": []string{"eth1", "eth0", "eth1"},
 			"source": "fe80::1", "translated": "fd00::1",
@@ -96,6 +97,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		RulePriority: 100,
 		TableBase:    20000,
 		MarkMask:     0xf0,
+		Counters:     true,
 		Probe: config.Probe{
 			Mode: config.ProbeAlways, Links: []string{"eth0", "eth1"},
 			Source: addrs("fe80::1")[0], Translated: addrs("fd00::1")[0],
@@ -108,7 +110,7 @@ func TestDefaults(t *testing.T) {
 		"nothing is configured": {},
 		"empty lists":           {"links": []int{}, "clusterCIDRs": []int{}, "probeSNAT": object{"links": []int{}}},
 		"null in every place": {
-			"links": nil, "clusterCIDRs": nil, "rulePriority": nil, "tableBase": nil, "markMask": nil,
+			"links": nil, "clusterCIDRs": nil, "rulePriority": nil, "tableBase": nil, "markMask": nil, "counters": nil,
 			"probeSNAT": object{"mode": nil, "links": nil, "source": nil, "translated": nil},
 		},
 		"null for a whole object": {"probeSNAT": nil, "capabilities": nil, "runtimeConfig": nil, "args": nil},
@@ -194,6 +196,7 @@ func TestRefusedConfiguration(t *testing.T) {
 		{"a link is a string", object{"links": []string{"enp7s0"}}, []string{`links: "enp7s0" must be an object`}},
 		{"a link's name is a number", link(object{"name": 7}), []string{"links.name: 7 must be a string"}},
 		{"gateways is a string", link(object{"gateways": "192.168.124.1"}), []string{`links.gateways: "192.168.124.1" must be a list`}},
+		{"counters is a string", object{"counters": "yes"}, []string{`counters: "yes"`}},
 		{"clusterCIDRs is a string", object{"clusterCIDRs": "10.0.0.0/8"}, []string{`clusterCIDRs: "10.0.0.0/8" must be a list`}},
 		{"probeSNAT is a string", object{"probeSNAT": "never"}, []string{`probeSNAT: "never" must be an object`}},
 		{"probeSNAT is a list", object{"probeSNAT": []int{}}, []string{"probeSNAT: a list must be an object"}},

@@ -32,6 +32,7 @@ type wire struct {
 	RulePriority *int64     `json:"rulePriority"`
 	TableBase    *int64     `json:"tableBase"`
 	MarkMask     *string    `json:"markMask"`
+	Counters     *bool      `json:"counters"`
 	ProbeSNAT    wireProbe  `json:"probeSNAT"`
 }
 
@@ -100,6 +101,7 @@ func parse(stdin []byte) (Config, wire, error) {
 			return Config{}, w, err
 		}
 	}
+	c.Counters = w.Counters != nil && *w.Counters
 	c.Probe, err = parseProbe(w.ProbeSNAT)
 	return c, w, err
 }

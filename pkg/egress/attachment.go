@@ -21,6 +21,7 @@ type Attachment struct {
 	RulePriority uint32         `json:"rulePriority"`
 	MarkMask     uint32         `json:"markMask"`
 	ClusterCIDRs []netip.Prefix `json:"clusterCIDRs,omitempty"` // as configured, both families
+	Counters     bool           `json:"counters,omitempty"`     // what the flows send to their links is counted
 	Flows        []Flow         `json:"flows"`
 }
 

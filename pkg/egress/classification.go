@@ -14,6 +14,7 @@ type Classification struct {
 	Mark    uint32
 	Address netip.Addr
 	Owner   string // the container ID
+	Counted bool
 }
 
 // maxComment is how long nft lets a comment be (NFTNL_UDATA_COMMENT_MAXLEN).
@@ -23,18 +24,30 @@ const maxComment = 128
 func (a Attachment) Classification(f Flow) Classification {
 	return Classification{
 		Pod: f.Pod, Link: f.Link, Index: f.Index, Mark: f.Mark, Address: f.Address,
-		Owner: a.ContainerID[:min(len(a.ContainerID), maxComment)],
+		Owner: a.ContainerID[:min(len(a.ContainerID), maxComment)], Counted: a.Counters,
 	}
 }
 
 // Elements returns what the flow has in each of its family's maps.
 func (c Classification) Elements() []Element {
 	f := FamilyOf(c.Pod)
-	return []Element{
-		{Set: f.Out(), Pod: c.Pod, Chain: OutChain(c.Index), Owner: c.Owner},
+	elements := []Element{
+		{Set: f.Out(), Pod: c.Pod, Chain: c.out(), Owner: c.Owner},
 		{Set: f.Back(), Pod: c.Pod, Chain: BackChain(c.Index), Owner: c.Owner},
 		{Set: f.SNAT(), Pod: c.Pod, Link: c.Link, Address: c.Address, Owner: c.Owner},
 	}
+	if c.Counted {
+		elements = append(elements, Element{Set: f.Sent(), Pod: c.Pod, Owner: c.Owner})
+	}
+	return elements
+}
+
+// out is where what the pod sends is classified.
+func (c Classification) out() string {
+	if c.Counted {
+		return CountedChain(c.Index)
+	}
+	return OutChain(c.Index)
 }
 
 // Classes is all that a call has to say about the table inet egress_ip.
@@ -56,13 +69,17 @@ func (a Attachment) Classes(flows ...Flow) Classes {
 // Chains returns the chains that the classes need, each before those that go to it.
 func (c Classes) Chains() []Chain {
 	chains := []Chain{{Name: Others, Mark: c.Mask, Mask: c.Mask}}
-	seen := map[int]bool{}
+	links, counted := map[int]bool{}, map[int]bool{}
 	for _, p := range c.Pods {
-		if !seen[p.Index] {
-			seen[p.Index] = true
+		if !links[p.Index] {
+			links[p.Index] = true
 			chains = append(chains,
 				Chain{Name: OutChain(p.Index), Mark: p.Mark, Mask: c.Mask},
 				Chain{Name: BackChain(p.Index), Mark: p.Mark, Mask: c.Mask})
+		}
+		if p.Counted && !counted[p.Index] {
+			counted[p.Index] = true
+			chains = append(chains, Chain{Name: CountedChain(p.Index), Mark: p.Mark, Mask: c.Mask})
 		}
 	}
 	return append(chains, Chain{Name: Prerouting}, Chain{Name: Output}, Chain{Name: Postrouting})

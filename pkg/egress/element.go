@@ -25,6 +25,9 @@ const (
 // OutChain is where what pods send to a link is classified.
 func OutChain(index int) string { return "out_" + strconv.Itoa(index) }
 
+// CountedChain is OutChain for pods whose packets are counted.
+func CountedChain(index int) string { return "counted_" + strconv.Itoa(index) }
+
 // BackChain is where what comes back by a link is.
 func BackChain(index int) string { return "back_" + strconv.Itoa(index) }
 
@@ -41,6 +44,7 @@ func (c Chain) Hooked() bool {
 func (f Family) Out() string     { return "out" + f.digit() }     // pod : goto out_N
 func (f Family) Back() string    { return "back" + f.digit() }    // pod : goto back_N
 func (f Family) SNAT() string    { return "snat" + f.digit() }    // pod . link : egress address
+func (f Family) Sent() string    { return "sent" + f.digit() }    // pod, with a counter
 func (f Family) Cluster() string { return "cluster" + f.digit() } // networks
 
 // Unmarked is the map { 0 : goto others }, of both families.
@@ -83,7 +87,7 @@ func (e Element) String() string {
 		what = e.Pod.String()
 	}
 	kind := "map"
-	if e.Net.IsValid() {
+	if e.Net.IsValid() || e.Chain == "" && !e.Address.IsValid() {
 		kind = "set"
 	}
 	return fmt.Sprintf("element { %s } of %s %s in table inet egress_ip", what, kind, e.Set)

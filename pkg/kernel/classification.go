@@ -20,7 +20,9 @@ import (
 //		map unmarked { type mark : verdict; }                # { 0 : goto others }
 //		chain prerouting { type filter hook prerouting priority dstnat + 10; ... }
 //		chain output { type route hook output priority mangle; ... }
+//		set sent4 { type ipv4_addr; counter; }               # and sent6, both only where something is counted
 //		chain out_134 { ... }                                # a link
+//		chain counted_134 { ... }                            # a link, for pods that are counted
 //		chain back_134 { ... }                               # a link
 //		chain others { ... }
 //		chain postrouting { type nat hook postrouting priority srcnat - 10; ... }
@@ -48,22 +50,25 @@ var (
 
 // inetFamily is what differs between the two halves of the table.
 type inetFamily struct {
-	nfproto                  byte
-	addr                     nftables.SetDatatype
-	source, dest             func() *expr.Payload
-	behindAddr               uint32 // the register behind an address in reg1
-	out, back, snat, cluster string
-	ctSource                 expr.CtKey
+	nfproto      byte
+	addr         nftables.SetDatatype
+	source, dest func() *expr.Payload
+	behindAddr   uint32 // the register behind an address in reg1
+	ctSource     expr.CtKey
+
+	out, back, snat, cluster, sent string
 }
 
 var inet = map[egress.Family]inetFamily{
 	egress.IPv4: {
 		unix.NFPROTO_IPV4, nftables.TypeIPAddr, ip4Source, ip4Dest, regBehindIP4,
-		egress.IPv4.Out(), egress.IPv4.Back(), egress.IPv4.SNAT(), egress.IPv4.Cluster(), expr.CtKeySRCIP,
+		expr.CtKeySRCIP,
+		egress.IPv4.Out(), egress.IPv4.Back(), egress.IPv4.SNAT(), egress.IPv4.Cluster(), egress.IPv4.Sent(),
 	},
 	egress.IPv6: {
 		unix.NFPROTO_IPV6, nftables.TypeIP6Addr, ip6Source, ip6Dest, regBehindIP6,
-		egress.IPv6.Out(), egress.IPv6.Back(), egress.IPv6.SNAT(), egress.IPv6.Cluster(), expr.CtKeySRCIP6,
+		expr.CtKeySRCIP6,
+		egress.IPv6.Out(), egress.IPv6.Back(), egress.IPv6.SNAT(), egress.IPv6.Cluster(), egress.IPv6.Sent(),
 	},
 }
 
@@ -82,6 +87,13 @@ func (f inetFamily) snatMap() *nftables.Set {
 func (f inetFamily) clusterSet() *nftables.Set {
 	s := set(egressTable, f.cluster, f.addr)
 	s.Interval = true
+	return s
+}
+
+// sentSet gives each of its elements a counter.
+func (f inetFamily) sentSet() *nftables.Set {
+	s := set(egressTable, f.sent, f.addr)
+	s.Counter = true
 	return s
 }
 
@@ -104,11 +116,15 @@ func rulesOf(c egress.Chain) [][]expr.Any {
 	case c.Name == egress.Others:
 		return othersRules(c.Mask)
 	case strings.HasPrefix(c.Name, "out_"):
-		return outRules(c.Mark, c.Mask)
+		return outRules(c.Mark, c.Mask, false)
+	case isCounted(c):
+		return outRules(c.Mark, c.Mask, true)
 	default:
 		return backRules(c.Mark, c.Mask)
 	}
 }
+
+func isCounted(c egress.Chain) bool { return strings.HasPrefix(c.Name, "counted_") }
 
 // chainOf returns the chain as it is made: with its hook, if it has one.
 func chainOf(c egress.Chain) *nftables.Chain {
@@ -130,6 +146,8 @@ func setNamed(name string) *nftables.Set {
 			return f.snatMap()
 		case f.cluster:
 			return f.clusterSet()
+		case f.sent:
+			return f.sentSet()
 		}
 	}
 	return unmarkedMap()
@@ -139,7 +157,7 @@ func setNamed(name string) *nftables.Set {
 func setNames() []string {
 	names := []string{egress.Unmarked}
 	for _, f := range egress.Families {
-		names = append(names, f.Cluster(), f.SNAT(), f.Out(), f.Back())
+		names = append(names, f.Cluster(), f.SNAT(), f.Out(), f.Back(), f.Sent())
 	}
 	return names
 }

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
@@ -25,7 +26,11 @@ func (k *Kernel) wrongChains(chains []egress.Chain) ([]egress.Chain, error) {
 // batch under way.
 func (k *Kernel) putUp(chains []egress.Chain) error {
 	k.nft.AddTable(egressTable)
+	counted := slices.ContainsFunc(chains, isCounted)
 	for _, name := range setNames() {
+		if !counted && (name == egress.IPv4.Sent() || name == egress.IPv6.Sent()) {
+			continue
+		}
 		if err := k.nft.AddSet(setNamed(name), nil); err != nil {
 			return err
 		}
@@ -63,10 +68,10 @@ func (k *Kernel) Classify(c egress.Classes) error {
 	return classifyError(k.nft.Flush())
 }
 
-// Declassify removes the elements that are exactly these, and the chains of
-// these links, in one transaction. An element that belongs to another container
+// Declassify removes the elements that are exactly these, and the chains with
+// these names, and, if said, the sets of counters, in one transaction. An element that belongs to another container
 // by now stays.
-func (k *Kernel) Declassify(c egress.Classes, links []int) error {
+func (k *Kernel) Declassify(c egress.Classes, chains []string, counters bool) error {
 	for _, e := range c.PodElements() {
 		have, there, err := k.element(e)
 		if err != nil {
@@ -79,17 +84,27 @@ func (k *Kernel) Declassify(c egress.Classes, links []int) error {
 			return classifyError(err)
 		}
 	}
-	for _, index := range links {
-		for _, name := range []string{egress.OutChain(index), egress.BackChain(index)} {
-			chain := chainOf(egress.Chain{Name: name})
-			there, err := k.hasChain(chain)
-			if err != nil {
-				return classifyError(err)
-			}
-			if there {
-				k.nft.FlushChain(chain)
-				k.nft.DelChain(chain)
-			}
+	for _, name := range chains {
+		chain := chainOf(egress.Chain{Name: name})
+		there, err := k.hasChain(chain)
+		if err != nil {
+			return classifyError(err)
+		}
+		if there {
+			k.nft.FlushChain(chain)
+			k.nft.DelChain(chain)
+		}
+	}
+	for _, f := range egress.Families {
+		if !counters {
+			break
+		}
+		there, err := k.hasSet(f.Sent())
+		if err != nil {
+			return classifyError(err)
+		}
+		if there {
+			k.nft.DelSet(setNamed(f.Sent()))
 		}
 	}
 	return classifyError(k.nft.Flush())

@@ -54,6 +54,9 @@ func fromSetElement(set string, s nftables.SetElement) egress.Element {
 		return e
 	}
 	e.Pod, _ = netip.AddrFromSlice(s.Key[:size])
+	if set == egress.IPv4.Sent() || set == egress.IPv6.Sent() {
+		return e
+	}
 	if set != egress.IPv4.SNAT() && set != egress.IPv6.SNAT() {
 		e.Chain = gotoChain(s.Val)
 		return e

@@ -35,7 +35,7 @@ func (k *Kernel) OtherEgress() (string, error) {
 // isOurName reports whether a chain or set of table inet egress_ip is ours. (Not a
 // package's regexp: each call of the plugin would compile it.)
 func isOurName(name string) bool {
-	for _, prefix := range []string{"out_", "back_"} {
+	for _, prefix := range []string{"out_", "back_", "counted_"} {
 		if index, ok := strings.CutPrefix(name, prefix); ok {
 			_, err := strconv.ParseUint(index, 10, 31)
 			return err == nil

@@ -40,11 +40,7 @@ func (k *Kernel) marking(pod, to netip.Addr) (m egress.Marking, err error) {
 		return m, err
 	}
 	mark, mask := markOf(have)
-	want := outRules(mark, mask)
-	if m.Chain == egress.Others {
-		want = othersRules(mask)
-	}
-	if !sameRules(want, have) {
+	if !sameRules(rulesOf(egress.Chain{Name: m.Chain, Mark: mark, Mask: mask}), have) {
 		m.Altered = m.Chain
 	}
 	m.Mark = mark

@@ -88,6 +88,14 @@ func (k *Kernel) hasChain(chain *nftables.Chain) (bool, error) {
 	return err == nil, err
 }
 
+func (k *Kernel) hasSet(name string) (bool, error) {
+	_, err := k.nft.GetSetByName(egressTable, name)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // setRules makes a chain's rules exactly these, in the batch under way.
 func (k *Kernel) setRules(chain *nftables.Chain, rules [][]expr.Any) {
 	k.nft.FlushChain(chain)

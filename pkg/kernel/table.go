@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"golang.org/x/sys/unix"
 )
 
 // Counter counts packets and their bytes, IP headers included.
@@ -30,7 +32,28 @@ func (k *Kernel) Classification(want []egress.Chain) ([]egress.Chain, []egress.E
 		}
 		elements = append(elements, of...)
 	}
-	return chains, elements, nil, nil
+	sent, err := k.sent(want)
+	return chains, elements, sent, classifyError(err)
+}
+
+// sent reads the counters of pods, if any is counted.
+func (k *Kernel) sent(want []egress.Chain) (map[netip.Addr]Counter, error) {
+	if !slices.ContainsFunc(want, isCounted) {
+		return nil, nil
+	}
+	counters := map[netip.Addr]Counter{}
+	for _, f := range egress.Families {
+		found, err := k.nft.GetSetElements(setNamed(f.Sent()))
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, err
+		}
+		for _, s := range found {
+			if pod, ok := netip.AddrFromSlice(s.Key); ok && s.Counter != nil {
+				counters[pod] = Counter{s.Counter.Packets, s.Counter.Bytes}
+			}
+		}
+	}
+	return counters, nil
 }
 
 func (k *Kernel) chains(want []egress.Chain) ([]egress.Chain, error) {

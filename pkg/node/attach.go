@@ -130,6 +130,7 @@ func (n *Node) desire(c config.Config, r config.Request) (egress.Attachment, []e
 		RulePriority: c.RulePriority,
 		MarkMask:     mask,
 		ClusterCIDRs: c.ClusterCIDRs,
+		Counters:     c.Counters,
 		Flows:        flows,
 	}, unchecked, nil
 }
@@ -218,7 +219,7 @@ func (n *Node) replaceOwn(a egress.Attachment) error {
 	}
 	var stale []egress.Flow
 	for _, f := range before.Flows {
-		if before.RulePriority != a.RulePriority || before.MarkMask != a.MarkMask || !slices.Contains(a.Flows, f) {
+		if before.RulePriority != a.RulePriority || before.MarkMask != a.MarkMask || before.Counters != a.Counters || !slices.Contains(a.Flows, f) {
 			stale = append(stale, f)
 		}
 	}

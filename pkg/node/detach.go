@@ -118,13 +118,17 @@ func (n *Node) declassify(a egress.Attachment, mine, flows []egress.Flow, unneed
 	if slices.Contains(unneeded, record.Classification) {
 		return n.kernel.DeleteClassification()
 	}
-	var links []int
+	var chains []string
 	for _, f := range flows {
-		if slices.Contains(unneeded, record.LinkObject(f)) && !slices.Contains(links, f.Index) {
-			links = append(links, f.Index)
+		if slices.Contains(unneeded, record.LinkObject(f)) {
+			chains = append(chains, egress.OutChain(f.Index), egress.BackChain(f.Index))
+		}
+		if slices.Contains(unneeded, record.CountedObject(f)) {
+			chains = append(chains, egress.CountedChain(f.Index))
 		}
 	}
-	return n.kernel.Declassify(a.Classes(mine...), links)
+	slices.Sort(chains) // two flows may be on one link
+	return n.kernel.Declassify(a.Classes(mine...), slices.Compact(chains), slices.Contains(unneeded, record.Counters))
 }
 
 // deleteRules deletes in the order opposite to that of ADD.

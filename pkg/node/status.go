@@ -204,8 +204,10 @@ func (v *view) podStatus(a egress.Attachment, f, recorded egress.Flow, missing m
 		return s
 	}
 	s.Missing = missing.pods[f.Pod]
-	c := v.counters[f.Pod]
-	s.Packets, s.Bytes = c.Packets, c.Bytes
+	if c, ok := v.counters[f.Pod]; ok {
+		sent := statusCounter(c)
+		s.Sent = &sent
+	}
 	return s
 }
 

@@ -294,7 +294,7 @@ func (n *Node) lookAtAllAddresses(v *view) error {
 
 func (n *Node) lookAtSrcValidMark(v *view) (err error) {
 	for _, a := range v.attached {
-		if v.srcValidMark, err = n.needsSrcValidMark(a); err != nil || v.srcValidMark {
+		if v.srcValidMark, err = needsSrcValidMark(a); err != nil || v.srcValidMark {
 			return err
 		}
 		if slices.ContainsFunc(a.Flows, func(f egress.Flow) bool { return f.Family() == egress.IPv4 }) {

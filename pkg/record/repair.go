@@ -246,13 +246,14 @@ func users(all []egress.Attachment) map[Object][]string {
 		egress.Flow
 		priority, mask uint32
 		derived        bool
+		counted        bool
 	}
 	known := map[needs][]Object{}
 	users := map[Object][]string{}
 	for _, a := range all {
 		file := fileName(a.Owner)
 		for _, f := range a.Flows {
-			n := needs{f, a.RulePriority, a.MarkMask, len(a.MainRules(f)) > 0}
+			n := needs{f, a.RulePriority, a.MarkMask, len(a.MainRules(f)) > 0, a.Counters}
 			n.Pod = f.Address // of the same family
 			objects, ok := known[n]
 			if !ok {

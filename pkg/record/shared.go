@@ -27,6 +27,12 @@ func AddressObject(f egress.Flow) Object {
 // LinkObject is a link's pair of chains, and its mark.
 func LinkObject(f egress.Flow) Object { return Object(fmt.Sprintf("link-%d", f.Index)) }
 
+// Counters are the sets with what pods have sent.
+const Counters Object = "counters"
+
+// CountedObject is a link's chain for pods that are counted.
+func CountedObject(f egress.Flow) Object { return Object(fmt.Sprintf("counted-%d", f.Index)) }
+
 // MarkObject is a mark, which one link has.
 func MarkObject(mark uint32) Object { return Object(fmt.Sprintf("mark-%#x", mark)) }
 
@@ -51,6 +57,9 @@ func Shared(a egress.Attachment, flows ...egress.Flow) []Object {
 	var objects []Object
 	for _, f := range flows {
 		needs := []Object{TableObject(f), AddressObject(f), LinkObject(f), MarkObject(f.Mark), Classification}
+		if a.Counters {
+			needs = append(needs, CountedObject(f), Counters)
+		}
 		for _, r := range a.SharedRules(f) {
 			needs = append(needs, RuleObject(r))
 		}

@@ -29,7 +29,7 @@ func shop(address, egress string) status.Pod {
 	return status.Pod{
 		Namespace: "payments", Name: "shop-7d9f8", ContainerID: "4f1c2a9be07d55e1", Interface: "eth0",
 		Address: addr(address), EgressAddress: addr(egress), Link: "enp7s0",
-		Since: now.Add(-3*time.Hour - 12*time.Minute - 5*time.Second), Packets: 1234, Bytes: 567890,
+		Since: now.Add(-3*time.Hour - 12*time.Minute - 5*time.Second), Sent: &status.Counter{Packets: 1234, Bytes: 567890},
 	}
 }
 

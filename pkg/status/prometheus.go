@@ -52,8 +52,10 @@ func (s Status) families(version string) []*family {
 			"pod_address", p.Address.String(), "egress_address", p.EgressAddress.String(), "link", p.Link,
 		}
 		podHealthy.all(p.State == PodHealthy, labels...)
-		podPackets.add(p.Packets, labels...)
-		podBytes.add(p.Bytes, labels...)
+		if p.Sent != nil {
+			podPackets.add(p.Sent.Packets, labels...)
+			podBytes.add(p.Sent.Bytes, labels...)
+		}
 	}
 	if p := s.Probe; p != nil {
 		packets.add(p.In.Packets, "direction", "in")

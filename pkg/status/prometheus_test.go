@@ -105,8 +105,8 @@ func TestPrometheus(t *testing.T) {
 		"egress_ip_link_pods": {{"link=enp7s0", 2}, {"link=enp8s0", 1}},
 
 		"egress_ip_pod_healthy":            {{jailed, 0}, {billing, 0}, {shopped, 0}},
-		"egress_ip_pod_sent_packets_total": {{jailed, 0}, {billing, 1234}, {shopped, 1234}},
-		"egress_ip_pod_sent_bytes_total":   {{jailed, 0}, {billing, 567890}, {shopped, 567890}},
+		"egress_ip_pod_sent_packets_total": {{billing, 1234}, {shopped, 1234}},
+		"egress_ip_pod_sent_bytes_total":   {{billing, 567890}, {shopped, 567890}},
 
 		"egress_ip_probe_translated_packets_total": {{"direction=in", 40}, {"direction=out", 39}},
 		"egress_ip_probe_translated_bytes_total":   {{"direction=in", 3200}, {"direction=out", 3120}},
@@ -156,7 +156,7 @@ func TestPrometheusLabels(t *testing.T) {
 func TestPrometheusTwice(t *testing.T) {
 	t.Parallel()
 	whole, ill := shop("10.244.1.5", "192.168.124.99"), shop("10.244.1.5", "192.168.124.99")
-	ill.ContainerID, ill.Packets, ill.Bytes, ill.Missing = "0", 1, 10, []string{"rule"}
+	ill.ContainerID, ill.Sent, ill.Missing = "0", &status.Counter{Packets: 1, Bytes: 10}, []string{"rule"}
 	whole.State, ill.State = status.PodHealthy, "1 missing"
 	link, again := enp7s0(), enp7s0()
 	again.Index, again.Table, again.Pods = 140, 1140, 2
@@ -176,7 +176,7 @@ func TestPrometheusTwice(t *testing.T) {
 func TestPrometheusLarge(t *testing.T) {
 	t.Parallel()
 	pod := shop("10.244.1.5", "192.168.124.99")
-	pod.Bytes = 1<<64 - 1
+	pod.Sent.Bytes = 1<<64 - 1
 	var b bytes.Buffer
 	require.NoError(t, status.New(status.Status{Pods: []status.Pod{pod}}).WritePrometheus(&b, "v1.2.3"))
 	require.Contains(t, b.String(), "} 18446744073709551615\n")

@@ -53,8 +53,7 @@ type Pod struct {
 	EgressAddress netip.Addr `json:"egressAddress"`
 	Link          string     `json:"link"`    // the egress link
 	Since         time.Time  `json:"since"`   // of the first ADD, to the second
-	Packets       uint64     `json:"packets"` // sent to the link since that ADD, or since the nftables table was last built anew
-	Bytes         uint64     `json:"bytes"`   // likewise, with IP headers
+	Sent          *Counter   `json:"sent"`    // to the link, IP headers included, since that ADD, or since the nftables table was last built anew; null: not counted
 	State         string     `json:"state"`   // "healthy", or in a few words why not
 	Missing       []string   `json:"missing"` // recorded, but not in the kernel, and of this pod alone
 }

@@ -25,8 +25,12 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 	}
 	pods := table{columns: []string{"POD", "ADDRESS", "EGRESS ADDRESS", "LINK", "STATE", "PACKETS", "BYTES", "SINCE", "AGE"}}
 	for _, p := range s.Pods {
+		packets, octets := "-", "-"
+		if p.Sent != nil {
+			packets, octets = decimal(p.Sent.Packets), decimal(p.Sent.Bytes)
+		}
 		pods.row(p.Missing, p.title(), p.Address.String(), p.EgressAddress.String(), p.Link, p.State,
-			decimal(p.Packets), decimal(p.Bytes), p.Since.UTC().Format(time.RFC3339), age(now.Sub(p.Since)))
+			packets, octets, p.Since.UTC().Format(time.RFC3339), age(now.Sub(p.Since)))
 	}
 	probe := table{columns: []string{"PROBES", "LINKS", "ADDRESS", "REWRITTEN TO", "PACKETS", "BYTES"}}
 	if p := s.Probe; p != nil {
