@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/egress-ip/egress-ip/pkg/nettest"
+	"github.com/stretchr/testify/require"
+)
+
+// TestBench makes every experiment, shortly: of each kind of packets each one
+// reaches the sink from where it should, or the run fails.
+func TestBench(t *testing.T) {
+	t.Parallel()
+	const pods = attachedPods + 2
+	var out bytes.Buffer
+	require.NoError(t, run(&out, []string{"-o", "json", "-pods", strconv.Itoa(pods), "-rounds", "3", "-builds", "2"}))
+	var r struct {
+		Kernel  string
+		Results []result
+	}
+	require.NoError(t, json.Unmarshal(out.Bytes(), &r))
+	require.NotEmpty(t, r.Kernel)
+	want := 0
+	for _, e := range experiments {
+		want += len(e.systems) * len(e.packets) * len(families) * 2
+	}
+	require.Len(t, r.Results, want)
+	for _, result := range r.Results {
+		require.Equal(t, pods, result.Pods)
+		for _, s := range []spread{result.Nanoseconds, result.Ratio} {
+			require.Greater(t, s.Low, 0.0, "%+v", result)
+			require.LessOrEqual(t, s.Low, s.Median, "%+v", result)
+			require.LessOrEqual(t, s.Median, s.High, "%+v", result)
+			require.False(t, math.IsInf(s.High, 0), "%+v", result)
+		}
+	}
+	out.Reset()
+	require.NoError(t, printTables(&out, r.Results))
+	require.Regexp(t, `(?m)^peers: a plain pod's packet, IPv6, new connection; ns\nannotated pods +5\nno egress system +\d+ \(\+0\.0% ±0\.0\)\n`, out.String())
+}
+
+// TestCounters: each variant counts the annotated pods' packets, and nothing else.
+func TestCounters(t *testing.T) {
+	t.Parallel()
+	const pods = attachedPods + 2
+	require.NoError(t, within(t.Context(), func(s *scope) {
+		for i, n := range build(s, countersSystems, pods, options{RPFilter: "0"}) {
+			for _, f := range families {
+				for _, p := range []packets{annotatedPackets, plainPackets} {
+					expect := byPrimary(f)
+					if p.ours {
+						expect = byEgress(f)
+					}
+					// Two packets a pod, and an answer.
+					newLane(s, n, traffic{family: f, pods: p.sources(f, pods)}, expect).establish(s)
+				}
+			}
+			table := n.run(s, "", "nft", "list", "table", "inet", "egress_ip")
+			counters := regexp.MustCompile(`counter packets \d+`).FindAllString(table, -1)
+			if countersSystems[i].base {
+				require.Empty(t, counters)
+				continue
+			}
+			require.Len(t, counters, pods*len(families), table)
+			for _, f := range families {
+				for _, pod := range f.annotated(pods) {
+					key := regexp.QuoteMeta(pod.String()) + `( \. "` + nettest.SecondLink + `")?`
+					require.Regexp(t, key+` counter packets 2 `, table, n.label)
+				}
+			}
+		}
+	}))
+}
+
+// TestSameShape: a pod that is added in another way than Attach does is found out.
+func TestSameShape(t *testing.T) {
+	t.Parallel()
+	const pods = attachedPods + 1
+	for name, damage := range map[string]func(*scope, *node){
+		"no rule": func(s *scope, n *node) {
+			n.run(s, "", "ip", "rule", "delete", "priority", "6000", "from", families[0].pod(pods).String())
+		},
+		"no throw": func(s *scope, n *node) {
+			n.run(s, "", "ip", "-6", "route", "delete", "throw", families[1].pod(pods).String(), "table", fmt.Sprint(n.secondTable(s)))
+		},
+		"no element": func(s *scope, n *node) {
+			n.run(s, "", "nft", "delete", "element", "inet", "egress_ip", "back6", "{", families[1].pod(pods).String(), "}")
+		},
+		"too many": func(s *scope, n *node) {
+			n.run(s, "", "ip", "rule", "add", "priority", "6000", "from", families[0].pod(pods+1).String())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := within(t.Context(), func(s *scope) {
+				n := newNode(s, nettest.New(s, "wire"), 0, name, pods, options{RPFilter: "0"})
+				attachOurs(s, n)
+				damage(s, n)
+				sameShape(s, n)
+			})
+			require.ErrorContains(t, err, name+": ")
+			require.Regexp(t, `pod 4 was added with|objects of 9 pod addresses instead of 8`, err.Error())
+		})
+	}
+}
+
+func TestBadFlags(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-only", "tea"}, "-only tea: there are peers and counters"},
+		{[]string{"-o", "xml"}, "-o xml: there are text and json"},
+		{[]string{"-rounds", "0"}, "-rounds 0, -builds 3: one at least of each"},
+		{[]string{"-rp-filter", "3"}, "-rp-filter 3: there are 0, 1 and 2"},
+		{[]string{"-pods", "1,x"}, `-pods 1,x: "x" is no number from 1 to 20000`},
+		{[]string{"-pods", "20001"}, `-pods 20001: "20001" is no number from 1 to 20000`},
+		{[]string{"peers"}, `"peers": there are only flags; see -h`},
+	} {
+		require.EqualError(t, run(&bytes.Buffer{}, c.args), c.want)
+	}
+}

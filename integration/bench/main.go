@@ -1,0 +1,108 @@
+// Bench measures what a packet costs a node: nanoseconds of one core, from the
+// link of the pods to the link behind which the world is, with egress-ip, its
+// variants and its peers, in network namespaces.
+//
+// Machines differ, and one machine differs from minute to minute. So all variants
+// stand at the same time, each in a namespace of its own; they are measured in
+// turn, a few milliseconds each, for many rounds; and a ratio is the median of
+// the ratios within a round.
+//
+// It needs root, nft, ip and iptables; it leaves the host's network alone.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+var experiments = []experiment{
+	{name: "peers", systems: peers, pods: []int{1, 110, 250, 1000, 5000}, packets: []packets{annotatedPackets, lastPackets, plainPackets}},
+	{name: "counters", systems: countersSystems, pods: []int{1, 250}, packets: []packets{annotatedPackets, plainPackets}},
+}
+
+func main() {
+	if err := run(os.Stdout, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(w io.Writer, args []string) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	output := flags.String("o", "text", "`format` of the output: text or json")
+	only := flags.String("only", "", "the one `experiment` to make: peers or counters")
+	pods := flags.String("pods", "", "`numbers` of annotated pods, like 1,250")
+	var o options
+	flags.IntVar(&o.Rounds, "rounds", 40, "how often each variant is measured in a build")
+	flags.IntVar(&o.Builds, "builds", 3, "how often the nodes are built anew")
+	flags.StringVar(&o.RPFilter, "rp-filter", "0", "the nodes' net.ipv4.conf.all.rp_filter: 0, 1 or 2")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	chosen, err := choose(*only)
+	switch {
+	case err != nil:
+		return err
+	case flags.NArg() > 0:
+		return fmt.Errorf("%q: there are only flags; see -h", flags.Arg(0))
+	case *output != "text" && *output != "json":
+		return fmt.Errorf("-o %s: there are text and json", *output)
+	case o.Rounds < 1 || o.Builds < 1:
+		return fmt.Errorf("-rounds %d, -builds %d: one at least of each", o.Rounds, o.Builds)
+	case !slices.Contains([]string{"0", "1", "2"}, o.RPFilter):
+		return fmt.Errorf("-rp-filter %s: there are 0, 1 and 2", o.RPFilter)
+	case os.Geteuid() != 0:
+		return errors.New("network namespaces need root")
+	}
+	if o.pods, err = parsePods(*pods); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	if *output == "json" {
+		return writeJSON(ctx, w, chosen, o)
+	}
+	return writeText(ctx, w, chosen, o)
+}
+
+// choose returns the experiment of that name; without one, all.
+func choose(name string) ([]experiment, error) {
+	if name == "" {
+		return experiments, nil
+	}
+	for _, e := range experiments {
+		if e.name == name {
+			return []experiment{e}, nil
+		}
+	}
+	return nil, fmt.Errorf("-only %s: there are peers and counters", name)
+}
+
+// mostPods is less than the number of the first plain pod.
+const mostPods = 20000
+
+// parsePods returns nothing for no text.
+func parsePods(text string) ([]int, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var pods []int
+	for part := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(part)
+		if err != nil || n < 1 || n > mostPods {
+			return nil, fmt.Errorf("-pods %s: %q is no number from 1 to %d", text, part, mostPods)
+		}
+		pods = append(pods, n)
+	}
+	return pods, nil
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// report is the output as JSON.
+type report struct {
+	Kernel string `json:"kernel"`
+	options
+	Results []result `json:"results"`
+}
+
+func writeJSON(ctx context.Context, w io.Writer, chosen []experiment, o options) error {
+	kernel, err := kernelRelease()
+	if err != nil {
+		return err
+	}
+	r := report{Kernel: kernel, options: o}
+	for _, e := range chosen {
+		results, err := e.run(ctx, o)
+		if err != nil {
+			return err
+		}
+		r.Results = append(r.Results, results...)
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(r)
+}
+
+func writeText(ctx context.Context, w io.Writer, chosen []experiment, o options) error {
+	kernel, err := kernelRelease()
+	if err != nil {
+		return err
+	}
+	of := "quartiles of the rounds"
+	if o.Builds > 1 {
+		of = "lowest and highest build"
+	}
+	fmt.Fprintf(w, "Forwarding one small packet on one core, in ns, and against the first row. Linux %s, rp_filter %s;\n"+
+		"median of %d builds of %d rounds each, ± up to the %s.\n", kernel, o.RPFilter, o.Builds, o.Rounds, of)
+	for _, e := range chosen {
+		results, err := e.run(ctx, o)
+		if err != nil {
+			return err
+		}
+		if err := printTables(w, results); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func kernelRelease() (string, error) {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return "", fmt.Errorf("kernel release: %w", err)
+	}
+	return unix.ByteSliceToString(name.Release[:]), nil
+}
