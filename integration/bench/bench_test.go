@@ -7,6 +7,7 @@ import (
 	"math"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/egress-ip/egress-ip/pkg/nettest"
@@ -63,7 +64,7 @@ func TestCounters(t *testing.T) {
 			}
 			table := n.run(s, "", "nft", "list", "table", "inet", "egress_ip")
 			counters := regexp.MustCompile(`counter packets \d+`).FindAllString(table, -1)
-			if countersSystems[i].base {
+			if strings.HasPrefix(countersSystems[i].label, "as it ships") {
 				require.Empty(t, counters)
 				continue
 			}
