@@ -79,6 +79,23 @@ func TestCounters(t *testing.T) {
 	}))
 }
 
+// TestEstablish: packets that leave by another link or with another source than
+// they are to are found out.
+func TestEstablish(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	for want, expect := range map[string]arrival{
+		"0 packets of IPv4 left by enp7s0 instead of 1": byEgress(f),
+		"left by eth0 with the source 192.0.2.10:2000":  {nettest.PrimaryLink, f.egress},
+	} {
+		err := within(t.Context(), func(s *scope) {
+			n := newNode(s, nettest.New(s, "wire"), 0, "node", 1, options{RPFilter: "0"})
+			newLane(s, n, traffic{family: f, pods: f.annotated(1)}, expect).establish(s)
+		})
+		require.ErrorContains(t, err, want)
+	}
+}
+
 // TestSameShape: a pod that is added in another way than Attach does is found out.
 func TestSameShape(t *testing.T) {
 	t.Parallel()

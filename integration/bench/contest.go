@@ -105,14 +105,27 @@ func (l *lane) burst() (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	after, err := l.arrived()
-	if err != nil {
+	if err := l.wait(before + uint64(l.warm+l.packets)); err != nil {
 		return 0, err
 	}
-	if arrived := after - before; !l.traffic.dropped && arrived < uint64(l.warm+l.packets) {
-		return 0, fmt.Errorf("%s: of %d packets of %s only %d arrived", l.node.label, l.warm+l.packets, l.traffic.family.name, arrived)
-	}
 	return float64(took.Nanoseconds()) / float64(l.packets), nil
+}
+
+// wait makes sure that the sink has got so many packets by now. As a rule it has;
+// now and then the kernel leaves the last ones to a thread of its own.
+func (l *lane) wait(packets uint64) error {
+	if l.traffic.dropped {
+		return nil
+	}
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		arrived, err := l.arrived()
+		if err != nil || arrived >= packets {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s: %d packets of %s got lost", l.node.label, packets-arrived, l.traffic.family.name)
+		}
+	}
 }
 
 // send sends packets, the next ones where they are new flows.
