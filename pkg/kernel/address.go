@@ -70,7 +70,7 @@ func (k *Kernel) awaitLocal(a egress.Address) error {
 	const most, step = time.Second, time.Millisecond
 	filter := &netlink.Route{Table: unix.RT_TABLE_LOCAL, LinkIndex: a.Link, Type: unix.RTN_LOCAL}
 	for deadline := time.Now().Add(most); time.Now().Before(deadline); time.Sleep(step) {
-		routes, err := k.routes(egress.IPv6, filter, anyProtocol)
+		routes, err := k.routes(egress.IPv6, filter, anyRoute)
 		if err != nil {
 			return err
 		}

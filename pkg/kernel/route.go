@@ -14,23 +14,33 @@ import (
 // LinkRoutes returns the unicast routes of a table that use a link; of a
 // multipath route also the hops by other links. The kernel filters.
 func (k *Kernel) LinkRoutes(f egress.Family, table uint32, link int) ([]egress.Route, error) {
-	return k.routes(f, &netlink.Route{Table: int(table), LinkIndex: link, Type: unix.RTN_UNICAST}, anyProtocol)
+	return k.routes(f, &netlink.Route{Table: int(table), LinkIndex: link, Type: unix.RTN_UNICAST}, anyRoute)
 }
 
 // AllRoutes returns every route of a table.
 func (k *Kernel) AllRoutes(f egress.Family, table uint32) ([]egress.Route, error) {
-	return k.routes(f, &netlink.Route{Table: int(table)}, anyProtocol)
+	return k.routes(f, &netlink.Route{Table: int(table)}, anyRoute)
 }
 
 // OurRoutes returns the routes of a link's table that egress-ip put there, of
 // one type, or, with type 0, of all.
 func (k *Kernel) OurRoutes(f egress.Family, table uint32, of egress.RouteType) ([]egress.Route, error) {
-	return k.routes(f, &netlink.Route{Table: int(table), Type: int(of)}, unix.RTPROT_KERNEL)
+	return k.routes(f, &netlink.Route{Table: int(table), Type: int(of)}, ourRoute)
 }
 
-const anyProtocol = unix.RTPROT_UNSPEC
+// TableRoutes returns the routes of a link's table that egress-ip put there, and
+// somebody else's that stand in the place of one that is wanted.
+func (k *Kernel) TableRoutes(f egress.Family, table uint32, wanted map[egress.RouteKey]bool) ([]egress.Route, error) {
+	return k.routes(f, &netlink.Route{Table: int(table)}, func(r netlink.Route, key egress.RouteKey) bool {
+		return ourRoute(r, key) || wanted[key]
+	})
+}
 
-func (k *Kernel) routes(f egress.Family, filter *netlink.Route, protocol netlink.RouteProtocol) ([]egress.Route, error) {
+func anyRoute(netlink.Route, egress.RouteKey) bool { return true }
+
+func ourRoute(r netlink.Route, _ egress.RouteKey) bool { return r.Protocol == unix.RTPROT_KERNEL }
+
+func (k *Kernel) routes(f egress.Family, filter *netlink.Route, keep func(netlink.Route, egress.RouteKey) bool) ([]egress.Route, error) {
 	all, err := dump(func() ([]netlink.Route, error) {
 		// The library looks at the table alone; the kernel, strict, at all of it.
 		return k.rt.RouteListFiltered(family(f), filter, netlink.RT_FILTER_TABLE)
@@ -42,17 +52,14 @@ func (k *Kernel) routes(f egress.Family, filter *netlink.Route, protocol netlink
 		return nil, fmt.Errorf("read %s routes of table %d: %w", f, filter.Table, err)
 	}
 	var routes []egress.Route
-	seen := map[egress.RouteKey]bool{}
+	seen := map[routeKey]bool{}
 	for _, r := range all {
-		if protocol != anyProtocol && r.Protocol != protocol {
-			continue
-		}
 		hops := toRoutes(r)
 		// Several IPv4 routes may share a key (ip route append): the first counts.
-		if len(hops) == 0 || seen[hops[0].Key()] {
+		if len(hops) == 0 || !keep(r, hops[0].Key()) || seen[keyOf(hops[0])] {
 			continue
 		}
-		seen[hops[0].Key()] = true
+		seen[keyOf(hops[0])] = true
 		routes = append(routes, hops...)
 	}
 	return routes, nil
@@ -150,12 +157,12 @@ func (k *Kernel) SetRoutes(want, have []egress.Route) error {
 	old := hopsByKey(have)
 	wanted := hopsByKey(want)
 	for _, r := range want {
-		hops := wanted[r.Key()]
-		if hops[0] != r || sameHops(hops, old[r.Key()]) {
+		hops, before := wanted[keyOf(r)], old[keyOf(r)]
+		if hops[0] != r || sameHops(hops, before) {
 			continue
 		}
-		if len(old[r.Key()]) > 0 {
-			if err := k.replaceRoute(hops, old[r.Key()]); err != nil {
+		if len(before) > 0 {
+			if err := k.replaceRoute(hops, before); err != nil {
 				return err
 			}
 			continue
@@ -165,10 +172,10 @@ func (k *Kernel) SetRoutes(want, have []egress.Route) error {
 		}
 	}
 	for _, r := range have {
-		if _, keep := wanted[r.Key()]; keep || old[r.Key()][0] != r {
+		if _, keep := wanted[keyOf(r)]; keep || old[keyOf(r)][0] != r {
 			continue
 		}
-		if err := k.DeleteRoute(old[r.Key()]...); err != nil {
+		if err := k.DeleteRoute(old[keyOf(r)]...); err != nil {
 			return err
 		}
 	}
@@ -188,13 +195,27 @@ func (k *Kernel) AddRoute(hops ...egress.Route) error {
 // for that moment the table's closing route holds.
 func (k *Kernel) replaceRoute(hops, old []egress.Route) error {
 	if hops[0].Family() == egress.IPv6 {
-		if err := k.DeleteRoute(old...); err != nil {
+		if err := k.deleteAnyRoute(old); err != nil {
 			return err
 		}
 		return k.AddRoute(hops...)
 	}
-	if err := k.rt.RouteReplace(fromRoutes(hops)); err != nil {
+	err := k.rt.RouteReplace(fromRoutes(hops))
+	if errors.Is(err, unix.EEXIST) { // it is there, behind the old one (ip route prepend)
+		return k.deleteAnyRoute(old)
+	}
+	if err != nil {
 		return fmt.Errorf("replace route %s: %w", hops[0], err)
+	}
+	return nil
+}
+
+// deleteAnyRoute deletes the route with these hops, whoever has added it.
+func (k *Kernel) deleteAnyRoute(hops []egress.Route) error {
+	r := fromRoutes(hops)
+	r.Protocol = unix.RTPROT_UNSPEC
+	if err := k.rt.RouteDel(r); err != nil && !gone(err) {
+		return fmt.Errorf("delete route %s: %w", hops[0], err)
 	}
 	return nil
 }
@@ -207,10 +228,18 @@ func (k *Kernel) DeleteRoute(hops ...egress.Route) error {
 	return nil
 }
 
-func hopsByKey(routes []egress.Route) map[egress.RouteKey][]egress.Route {
-	byKey := make(map[egress.RouteKey][]egress.Route, len(routes))
+// routeKey tells a route from others also where these are in several tables.
+type routeKey struct {
+	table uint32
+	egress.RouteKey
+}
+
+func keyOf(r egress.Route) routeKey { return routeKey{r.Table, r.Key()} }
+
+func hopsByKey(routes []egress.Route) map[routeKey][]egress.Route {
+	byKey := make(map[routeKey][]egress.Route, len(routes))
 	for _, r := range routes {
-		byKey[r.Key()] = append(byKey[r.Key()], r)
+		byKey[keyOf(r)] = append(byKey[keyOf(r)], r)
 	}
 	return byKey
 }

@@ -99,7 +99,7 @@ func (n *Node) repair(v view) error {
 		return err // without it nobody would find what is about to be written
 	}
 	errs := []error{
-		n.repairRoutes(v, missing.Routes),
+		n.repairRoutes(v),
 		n.repairAddresses(missing.Addresses),
 	}
 	if v.srcValidMark {
@@ -150,24 +150,20 @@ func (n *Node) recordAnew(v view) error {
 	return nil
 }
 
-// repairRoutes adds what is missing of links' tables, and brings those that have
-// link routes of before up to date.
-func (n *Node) repairRoutes(v view, missing []egress.Route) error {
+// repairRoutes makes the tables that are to stand what they are to be.
+func (n *Node) repairRoutes(v view) error {
 	var errs []error
-	for _, r := range missing {
-		if r.Type != egress.Unicast {
-			errs = append(errs, n.kernel.AddRoute(r))
-		}
-	}
 	for _, t := range v.tables {
 		of := func(routes []egress.Route) []egress.Route {
-			return slices.DeleteFunc(slices.Clone(routes), func(r egress.Route) bool {
-				return r.Type != egress.Unicast || r.Table != t.Table.Table || r.Family() != t.Family
-			})
+			return slices.DeleteFunc(slices.Clone(routes), func(r egress.Route) bool { return !t.has(r) })
 		}
 		errs = append(errs, n.kernel.SetRoutes(of(v.want.Routes), of(v.have.Routes)))
 	}
 	return errors.Join(errs...)
+}
+
+func (t linkTable) has(r egress.Route) bool {
+	return t.Table.Table == r.Table && t.Family == r.Family()
 }
 
 func (n *Node) repairAddresses(missing []egress.Address) error {
@@ -215,11 +211,9 @@ func (n *Node) removeSurplus(v view, surplus egress.State) error {
 	for _, a := range surplus.Addresses {
 		errs = append(errs, n.kernel.DeleteAddress(a))
 	}
-	// The link routes of tables that stay have been dealt with.
-	errs = append(errs, n.kernel.SetRoutes(nil, slices.DeleteFunc(surplus.Routes, func(r egress.Route) bool {
-		return r.Type == egress.Unicast && slices.ContainsFunc(v.tables, func(t linkTable) bool {
-			return t.Table.Table == r.Table && t.Family == r.Family()
-		})
+	// Tables that stay have been dealt with.
+	errs = append(errs, n.kernel.SetRoutes(nil, slices.DeleteFunc(slices.Clone(surplus.Routes), func(r egress.Route) bool {
+		return slices.ContainsFunc(v.tables, func(t linkTable) bool { return t.has(r) })
 	})))
 	if err := errors.Join(errs...); err != nil {
 		return err

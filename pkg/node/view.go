@@ -130,7 +130,10 @@ func (n *Node) lookAtTables(v *view) error {
 			if !t.up {
 				routes = slices.DeleteFunc(routes, func(r egress.Route) bool { return r.Type == egress.Unicast })
 			}
-			v.want.Routes = append(v.want.Routes, routes...)
+			if slices.ContainsFunc(t.Thrown, netip.Prefix.IsSingleIP) {
+				routes = egress.Missing(routes, v.want.Routes) // pods' own throws
+			}
+			v.want.Routes = append(routes, v.want.Routes...) // the closing one first
 		}
 	}
 	return nil
@@ -244,8 +247,16 @@ func (n *Node) lookAtAllRoutes(v *view) error {
 			}
 		}
 	}
+	wanted := map[key]map[egress.RouteKey]bool{}
+	for _, r := range v.want.Routes {
+		k := key{r.Table, r.Family()}
+		if wanted[k] == nil {
+			wanted[k] = map[egress.RouteKey]bool{}
+		}
+		wanted[k][r.Key()] = true
+	}
 	for k := range seen {
-		routes, err := n.kernel.OurRoutes(k.family, k.table, 0)
+		routes, err := n.kernel.TableRoutes(k.family, k.table, wanted[k])
 		if err != nil {
 			return err
 		}
