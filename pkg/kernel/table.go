@@ -61,21 +61,37 @@ func (k *Kernel) chains(want []egress.Chain) ([]egress.Chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	have := egress.Missing(want, wrong)
 	all, err := k.nft.ListChainsOfTableFamily(egressTable.Family)
 	if err != nil {
 		return nil, fmt.Errorf("read chains: %w", err)
 	}
-	right := map[string]bool{}
-	for _, c := range have {
-		right[c.Name] = true
+	wanted := map[string]bool{}
+	for _, c := range want {
+		wanted[c.Name] = true
 	}
+	standing := map[string]bool{}
+	var others []egress.Chain
 	for _, c := range all {
-		if c.Table.Name == egressTable.Name && !right[c.Name] && isOurName(c.Name) {
-			have = append(have, egress.Chain{Name: c.Name})
+		if c.Table.Name != egressTable.Name {
+			continue
+		}
+		standing[c.Name] = sameHook(chainOf(egress.Chain{Name: c.Name}), c)
+		if !wanted[c.Name] && isOurName(c.Name) {
+			others = append(others, egress.Chain{Name: c.Name})
 		}
 	}
-	return have, nil
+	have := slices.DeleteFunc(egress.Missing(want, wrong), func(c egress.Chain) bool { return !standing[c.Name] })
+	return append(have, others...), nil
+}
+
+// sameHook reports whether packets come to a chain from where, when and with what
+// policy they do to the one that is wanted.
+func sameHook(want, have *nftables.Chain) bool {
+	if want.Hooknum == nil || have.Hooknum == nil {
+		return want.Hooknum == have.Hooknum
+	}
+	return *want.Hooknum == *have.Hooknum && have.Priority != nil && *want.Priority == *have.Priority &&
+		want.Type == have.Type && have.Policy != nil && *have.Policy == nftables.ChainPolicyAccept
 }
 
 // podsAtOnce is how many pods' elements are written in one transaction: far below
@@ -106,31 +122,31 @@ func (k *Kernel) Reclassify(missing, surplus egress.State, cluster []egress.Elem
 	if err := k.replaceElements(missing.Elements, surplus.Elements); err != nil {
 		return classifyError(err)
 	}
+	// A hook cannot be changed, so what is there of a hooked chain goes first.
+	for _, c := range hooked {
+		there, err := k.hasChain(chainOf(c))
+		if err != nil {
+			return classifyError(err)
+		}
+		if there {
+			k.deleteChains(c)
+		}
+	}
 	if err := k.putUp(hooked); err != nil {
 		return classifyError(err)
 	}
-	for _, c := range without(surplus.Chains, missing.Chains) {
-		k.nft.FlushChain(chainOf(c))
-	}
-	for _, c := range without(surplus.Chains, missing.Chains) {
-		k.nft.DelChain(chainOf(c))
-	}
+	k.deleteChains(surplus.Chains...)
 	return classifyError(k.nft.Flush())
 }
 
-// without returns the chains whose names the others do not have.
-func without(chains, others []egress.Chain) []egress.Chain {
-	names := map[string]bool{}
-	for _, c := range others {
-		names[c.Name] = true
-	}
-	var rest []egress.Chain
+// deleteChains deletes chains, which may go to each other, in the batch under way.
+func (k *Kernel) deleteChains(chains ...egress.Chain) {
 	for _, c := range chains {
-		if !names[c.Name] {
-			rest = append(rest, c)
-		}
+		k.nft.FlushChain(chainOf(c))
 	}
-	return rest
+	for _, c := range chains {
+		k.nft.DelChain(chainOf(c))
+	}
 }
 
 // replaceElements writes the elements of pods, all of a pod in one transaction: one
