@@ -125,6 +125,20 @@ func (k *Kernel) Probe() (ProbeTable, error) {
 	return t, nil
 }
 
+// ProbeIsHooked reports whether packets come to the probe table as they should.
+func (k *Kernel) ProbeIsHooked() (bool, error) {
+	for _, want := range []*nftables.Chain{probePrerouting, probePostrouting} {
+		have, err := k.nft.ListChain(probeTable, want.Name)
+		if errors.Is(err, unix.ENOENT) || err == nil && !sameHook(want, have) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, err)
+		}
+	}
+	return true, nil
+}
+
 // counted sums the counters of rules.
 func counted(rules []*nftables.Rule) Counter {
 	var sum Counter

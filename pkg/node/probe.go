@@ -160,6 +160,11 @@ func (n *Node) lookAtProbe(v *view) (err error) {
 		p.recorded = p.Equal(recorded.Probe)
 		p.right = p.have.Right && p.Equal(p.have.Probe)
 	}
+	if p.right && p.have.Stands() {
+		if p.right, err = n.kernel.ProbeIsHooked(); err != nil {
+			return err
+		}
+	}
 	if p.right {
 		return nil
 	}
