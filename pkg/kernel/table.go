@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
 
