@@ -1,0 +1,129 @@
+package egress_test
+
+import (
+	"testing"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/stretchr/testify/require"
+)
+
+// twoPods share a link and an address; the second is counted.
+func twoPods() []egress.Attachment {
+	pod := func(id, pod4, pod6 string) egress.Attachment {
+		first, second := on("enp7s0", 134, 1134, 0x01000000), on("enp7s0", 134, 1134, 0x01000000)
+		first.Pod = addr(pod4)
+		second.Pod, second.Address, second.OwnsAddress = addr(pod6), addr("fd00:124::99"), false
+		return egress.Attachment{
+			Owner: egress.Owner{ContainerID: id, IfName: "eth0"}, RulePriority: 6000, MarkMask: 0x0f000000,
+			ClusterCIDRs: prefixes("10.244.0.0/16", "10.244.1.0/24", "fd00:10:244::/56"), Flows: []egress.Flow{first, second},
+		}
+	}
+	a, b := pod("c1", "10.244.1.5", "fd00:10:244::5"), pod("c2", "10.244.1.6", "fd00:10:244::6")
+	b.Counters = true
+	return []egress.Attachment{a, b}
+}
+
+func all(a egress.Attachment) []egress.Flow { return a.Flows }
+
+// TestNeeds: what pods share is there once, and what is a pod's own, once a pod.
+func TestNeeds(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []string{
+		"IPv4 rule 6001: from all nop",
+		"IPv4 rule 5999: not from all fwmark 0/0xf000000 goto 6001",
+		"IPv4 rule 5999: from all iif lo goto 6001",
+		"IPv4 rule 5998: from all fwmark 0x1000000/0xf000000 lookup 1134",
+		"IPv4 rule 6000: from 10.244.1.5 lookup 1134",
+		"IPv6 rule 6001: from all nop",
+		"IPv6 rule 5999: not from all fwmark 0/0xf000000 goto 6001",
+		"IPv6 rule 5999: from all iif lo goto 6001",
+		"IPv6 rule 5998: from all fwmark 0x1000000/0xf000000 lookup 1134",
+		"IPv6 rule 6000: from fd00:10:244::5 lookup 1134",
+		"IPv4 rule 6000: from 10.244.1.6 lookup 1134",
+		"IPv6 rule 6000: from fd00:10:244::6 lookup 1134",
+		"route throw 10.244.1.5 table 1134",
+		"route throw fd00:10:244::5 metric 1024 table 1134",
+		"route throw 10.244.1.6 table 1134",
+		"route throw fd00:10:244::6 metric 1024 table 1134",
+		"address 192.168.124.99/32 on if134",
+		"element { 10.244.1.5 : goto out_134 } of map out4 in table inet egress_ip",
+		"element { 10.244.1.5 : goto back_134 } of map back4 in table inet egress_ip",
+		`element { 10.244.1.5 . "enp7s0" : 192.168.124.99 } of map snat4 in table inet egress_ip`,
+		"element { fd00:10:244::5 : goto out_134 } of map out6 in table inet egress_ip",
+		"element { fd00:10:244::5 : goto back_134 } of map back6 in table inet egress_ip",
+		`element { fd00:10:244::5 . "enp7s0" : fd00:124::99 } of map snat6 in table inet egress_ip`,
+		"element { 10.244.1.6 : goto counted_134 } of map out4 in table inet egress_ip",
+		"element { 10.244.1.6 : goto back_134 } of map back4 in table inet egress_ip",
+		`element { 10.244.1.6 . "enp7s0" : 192.168.124.99 } of map snat4 in table inet egress_ip`,
+		"element { 10.244.1.6 } of set sent4 in table inet egress_ip",
+		"element { fd00:10:244::6 : goto counted_134 } of map out6 in table inet egress_ip",
+		"element { fd00:10:244::6 : goto back_134 } of map back6 in table inet egress_ip",
+		`element { fd00:10:244::6 . "enp7s0" : fd00:124::99 } of map snat6 in table inet egress_ip`,
+		"element { fd00:10:244::6 } of set sent6 in table inet egress_ip",
+	}, egress.Needs(twoPods(), all).Lines())
+
+	// A flow whose address another pod has by now needs nothing.
+	one := egress.Needs(twoPods(), func(a egress.Attachment) []egress.Flow {
+		if a.ContainerID == "c1" {
+			return nil
+		}
+		return a.Flows[:1]
+	})
+	require.Len(t, one.Rules, 5)
+	require.Len(t, one.Elements, 4)
+	require.True(t, egress.Needs(nil, all).Empty())
+	require.False(t, one.Empty())
+}
+
+func TestClasses(t *testing.T) {
+	t.Parallel()
+	var c egress.Classes
+	for _, a := range twoPods() {
+		mine := a.Classes(a.Flows...)
+		c.Mask, c.Cluster = mine.Mask, mine.Cluster
+		c.Pods = append(c.Pods, mine.Pods...)
+	}
+	link := func(name string) egress.Chain { return egress.Chain{Name: name, Mark: 0x01000000, Mask: 0x0f000000} }
+	require.Equal(t, []egress.Chain{
+		{Name: "others", Mark: 0x0f000000, Mask: 0x0f000000}, link("out_134"), link("back_134"), link("counted_134"),
+		{Name: "prerouting"}, {Name: "output"}, {Name: "postrouting"},
+	}, c.Chains())
+	require.Equal(t, []egress.Element{
+		{Set: "cluster4", Net: prefix("10.244.0.0/16")}, {Set: "cluster6", Net: prefix("fd00:10:244::/56")},
+	}, c.ClusterElements())
+}
+
+// TestLess: one thing of each kind that is on one side alone is found, and no other.
+func TestLess(t *testing.T) {
+	t.Parallel()
+	needs := func() egress.State {
+		s := egress.Needs(twoPods(), all)
+		s.Chains = []egress.Chain{{Name: "others"}, {Name: "out_134", Mark: 1, Mask: 15}}
+		return s
+	}
+	missing, surplus := needs().Less(needs())
+	require.True(t, missing.Empty() && surplus.Empty())
+	for name, change := range map[string]func(s *egress.State) string{
+		"rule":    func(s *egress.State) string { s.Rules[0].Goto = 7; return "rule 6001: from all nop" },
+		"route":   func(s *egress.State) string { s.Routes[0].Metric = 7; return "route throw 10.244.1.5 table 1134" },
+		"address": func(s *egress.State) string { s.Addresses[0].Link = 7; return "address 192.168.124.99/32 on if134" },
+		"chain":   func(s *egress.State) string { s.Chains[1].Mark = 7; return "chain out_134 of table inet egress_ip" },
+		"comment": func(s *egress.State) string {
+			s.Elements[0].Owner = "other"
+			return "element { 10.244.1.5 : goto out_134 } of map out4 in table inet egress_ip"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			have := needs()
+			line := change(&have)
+			missing, surplus := needs().Less(have)
+			require.Len(t, missing.Lines(), 1)
+			require.Contains(t, missing.Lines()[0], line)
+			require.Len(t, surplus.Lines(), 1)
+			back, forth := have.Less(needs())
+			require.Equal(t, missing, forth)
+			require.Equal(t, surplus, back)
+		})
+	}
+}
