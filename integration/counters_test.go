@@ -62,6 +62,11 @@ func TestCounters(t *testing.T) {
 	require.Greater(t, sent["10.244.1.5"].Bytes, 20*sent["10.244.1.5"].Packets)
 	standing := c.state(t)
 
+	for _, pod := range []string{d.id, uncounted.id} {
+		out, exit := c.egressIP(t, "explain", pod, "--to", nettest.ServerIPv6)
+		require.Zero(t, exit, out)
+	}
+
 	// A second ADD, CHECK and resync leave the counters; a flush starts them anew.
 	d.add(t, both)
 	_, err := d.call(t, "CHECK", both)
