@@ -27,6 +27,7 @@ type cluster struct {
 	*nettest.Lab
 	dir     string // of the conflist
 	network string
+	repeats bool // see serveRepeatedly
 }
 
 // newCluster writes a conflist with these plugins.

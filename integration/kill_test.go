@@ -125,9 +125,13 @@ func (a *asking) requireAll(t *testing.T) {
 }
 
 // serveRepeatedly is the who-am-I server over TCP, port 8081, which answers each
-// byte of a connection, not only its start.
+// byte of a connection, not only its start. It is started once.
 func (c *cluster) serveRepeatedly(t *testing.T) {
 	t.Helper()
+	if c.repeats {
+		return
+	}
+	c.repeats = true
 	var listener net.Listener
 	var err error
 	c.Server.Do(t, func() { listener, err = net.Listen("tcp", ":8081") })

@@ -1,0 +1,100 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// recordDisasters are those of the record, as calls that were killed leave it.
+func recordDisasters() []disaster {
+	none := func(paths ...string) func(*testing.T, *cluster) {
+		return func(t *testing.T, c *cluster) {
+			for _, path := range paths {
+				require.NoError(t, os.RemoveAll(filepath.Join(c.recordDir(t), path)))
+			}
+		}
+	}
+	const stranger = "../attachments/stranger:eth0.json"
+	index := func(t *testing.T, c *cluster) {
+		dir := c.recordDir(t)
+		shared, err := os.ReadDir(filepath.Join(dir, "shared"))
+		require.NoError(t, err)
+		for _, object := range shared {
+			require.NoError(t, os.Symlink("../"+stranger, filepath.Join(dir, "shared", object.Name(), "stranger:eth0.json")))
+		}
+		require.NoError(t, os.Mkdir(filepath.Join(dir, "shared", "mark-0x7000000"), 0o700))
+		require.NoError(t, os.Symlink("../"+stranger, filepath.Join(dir, "shared", "mark-0x7000000", "stranger:eth0.json")))
+		require.NoError(t, os.Mkdir(filepath.Join(dir, "shared", "link-77"), 0o700))
+		require.NoError(t, os.Symlink(stranger, filepath.Join(dir, "pods", "10.244.1.77")))
+	}
+	taken := func(t *testing.T, c *cluster) {
+		path := filepath.Join(c.recordDir(t), "pods", "10.244.1.5")
+		require.NoError(t, os.Remove(path))
+		require.NoError(t, os.Symlink(stranger, path))
+	}
+	unfinished := func(t *testing.T, c *cluster) {
+		for _, path := range []string{
+			"attachments/stranger:eth0.json", "attachments/first:eth0.json", "tables/" + c.table(t) + "-4.json", "tables/9999-6.json",
+			"cluster.json", "probe.json", "src_valid_mark",
+		} {
+			require.NoError(t, os.WriteFile(filepath.Join(c.recordDir(t), path+".unfinished"), []byte(`{"contain`), 0o600))
+		}
+	}
+	everything := inOrderOf(
+		deleteRules([]string{"-4", "-6"}, 5998, 6001),
+		run(inFamilies([]string{"-4", "-6"}, "ip -FAMILY route flush table TABLE")...),
+		nft("flush ruleset"),
+		run("ip address flush dev enp7s0 to "+egress4+"/28", "ip -6 address flush dev enp7s0 to "+egress6+"/124", "sysctl -qw net.ipv4.conf.all.src_valid_mark=0"),
+	)
+	masquerade := func(t *testing.T, c *cluster) { c.masquerade(t) }
+	strict := run("sysctl -qw net.ipv4.conf.all.rp_filter=1")
+	return []disaster{
+		{name: "record without pods", do: none("pods")},
+		{name: "record without shared", do: none("shared")},
+		{name: "record without an index", do: none("shared", "pods")},
+		{name: "record without tables", do: none("tables")},
+		{name: "record without tables, no cluster networks configured", do: none("tables"), config: object{"clusterCIDRs": nil}},
+		{name: "record without cluster", do: none("cluster.json")},
+		{name: "index of what is not recorded", do: index},
+		{name: "unfinished files", do: unfinished},
+		{name: "record damaged in all ways", do: inOrderOf(index, taken, unfinished, none("tables"))},
+		{name: "nothing but the record", do: everything, daemon: masquerade, prepare: strict, leaks: true, wide: true},
+		{name: "nothing but attachments", do: inOrderOf(everything, none("shared", "pods", "tables")), daemon: masquerade, prepare: strict, leaks: true, wide: true},
+		{
+			name: "everything", prepare: strict, leaks: true, wide: true, anew: true,
+			do: inOrderOf(everything, index, taken, unfinished, second.down, third.down), daemon: inOrderOf(masquerade, second.up, third.up),
+		},
+		{
+			name: "everything, links made anew", prepare: strict, leaks: true, wide: true, anew: true,
+			do: inOrderOf(everything, index, taken, unfinished, run("ip link del enp7s0", "ip link del enp8s0")), daemon: inOrderOf(masquerade, second.remake, third.remake),
+		},
+		{
+			// An ADD that was killed when it had written its attachment alone, and
+			// a DEL that was with only that left.
+			name: "all of one pod but its attachment", do: func(t *testing.T, c *cluster) {
+				run("ip rule del from 10.244.1.7", "ip route del throw 10.244.1.7 table TABLE", "ip address del "+other4+"/32 dev enp7s0",
+					"nft delete element inet egress_ip out4 { 10.244.1.7 }; delete element inet egress_ip back4 { 10.244.1.7 }; delete element inet egress_ip snat4 { 10.244.1.7 . enp7s0 }")(t, c)
+				for _, path := range c.recorded(t) {
+					if slices.Contains([]string{"four:eth0.json", "10.244.1.7"}, filepath.Base(path)) && filepath.Dir(path) != "/attachments" {
+						require.NoError(t, os.Remove(filepath.Join(c.recordDir(t), path)))
+						_ = os.Remove(filepath.Join(c.recordDir(t), filepath.Dir(path))) // where it was the last
+					}
+				}
+			},
+			leaks: true,
+		},
+	}
+}
+
+// inOrderOf does one after the other.
+func inOrderOf(all ...func(*testing.T, *cluster)) func(*testing.T, *cluster) {
+	return func(t *testing.T, c *cluster) {
+		for _, do := range all {
+			do(t, c)
+		}
+	}
+}
