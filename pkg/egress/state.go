@@ -20,11 +20,15 @@ type State struct {
 // once; the links' tables and the chains aside.
 func Needs(attachments []Attachment, of func(Attachment) []Flow) State {
 	var s State
-	linkRules, addresses := map[Rule]bool{}, map[Address]bool{}
+	type shared struct {
+		link Rule
+		main bool
+	}
+	known, addresses := map[shared]bool{}, map[Address]bool{}
 	for _, a := range attachments {
 		for _, f := range of(a) {
-			if r := a.LinkRule(f); !linkRules[r] {
-				linkRules[r] = true
+			if r := (shared{a.LinkRule(f), len(a.MainRules(f)) > 0}); !known[r] {
+				known[r] = true
 				s.Rules = append(s.Rules, Missing(a.SharedRules(f), s.Rules)...)
 			}
 			s.Rules = append(s.Rules, a.SourceRule(f))
