@@ -3,6 +3,7 @@ package egress
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -18,6 +19,9 @@ type Rule struct {
 	Table      uint32
 	Specific   bool   // a default route of the table does not count
 	Goto       uint32 // a priority
+	// StandIn is a copy that differs in naming the users whose packets it is for, all
+	// of them: it does the work of a rule that is being moved.
+	StandIn bool
 }
 
 // String gives the rule as `ip rule` prints it.
@@ -53,6 +57,9 @@ func (r Rule) String() string {
 	}
 	if r.Specific {
 		b.WriteString(" suppress_prefixlength 0")
+	}
+	if r.StandIn {
+		b.WriteString(" uidrange 0-4294967294")
 	}
 	return b.String()
 }
@@ -90,6 +97,28 @@ func (a Attachment) MainRules(f Flow) []Rule {
 	r := a.LinkRule(f)
 	r.Table, r.Specific = MainTable, true
 	return []Rule{r}
+}
+
+// Misplaced returns the link rules in have that do not stand behind the main rule
+// which is wanted for the same packets; both in the order in which they are walked.
+func Misplaced(want, have []Rule) []Rule {
+	var misplaced []Rule
+	for _, main := range want {
+		if !main.Specific {
+			continue
+		}
+		for _, r := range have {
+			if r == main {
+				break
+			}
+			link := r
+			link.Table, link.Specific = main.Table, true
+			if link == main && slices.Contains(want, r) {
+				misplaced = append(misplaced, r)
+			}
+		}
+	}
+	return misplaced
 }
 
 // SkipRules let every packet that nftables has classified, and the node's own,

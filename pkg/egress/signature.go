@@ -15,18 +15,23 @@ func SourcePriorities(rules []Rule) []uint32 {
 	return priorities
 }
 
-// Ours returns the rules that stand around one of the priorities.
+// Ours returns the rules that stand around one of the priorities and look like ours
+// there: the kernel's own, which have its protocol too, may share a priority with them.
 func Ours(rules []Rule, priorities []uint32) []Rule {
 	var ours []Rule
 	for _, r := range rules {
-		if slices.ContainsFunc(priorities, func(p uint32) bool {
-			at := PrioritiesAround(p)
-			return r.Priority >= max(at.Link, 1) && r.Priority <= at.Behind
-		}) {
+		if slices.ContainsFunc(priorities, func(p uint32) bool { return r.isAt(PrioritiesAround(p)) }) {
 			ours = append(ours, r)
 		}
 	}
 	return ours
+}
+
+func (r Rule) isAt(at Priorities) bool {
+	return r.Priority == at.Link && r.Mask != 0 && r.Table != 0 ||
+		r.Priority == at.Skip && r.Goto != 0 ||
+		r.Priority == at.Source && r.From.IsValid() && r.Table != 0 ||
+		r == Rule{Priority: at.Behind, Family: r.Family}
 }
 
 // IsClosing reports whether the route is the one that closes a link's table.

@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/vishvananda/netlink"
@@ -38,12 +39,34 @@ func (k *Kernel) rules(f egress.Family) (rules []netlink.Rule, err error) {
 	return rules, err
 }
 
-// AddRule adds a rule.
-func (k *Kernel) AddRule(r egress.Rule) error {
-	if err := k.rt.RuleAdd(fromRule(r)); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add rule %s: %w", r, err)
+// AddRule adds a rule, behind those of its priority; added is false where it stood
+// there already.
+func (k *Kernel) AddRule(r egress.Rule) (added bool, err error) {
+	err = k.rt.RuleAdd(fromRule(r))
+	if errors.Is(err, unix.EEXIST) {
+		return false, nil
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("add rule %s: %w", r, err)
+	}
+	return true, nil
+}
+
+// MoveRule puts a rule that stands behind those of its priority, without a moment in
+// which nothing does its work.
+func (k *Kernel) MoveRule(r egress.Rule) error {
+	standIn := r
+	standIn.StandIn = true
+	if _, err := k.AddRule(standIn); err != nil {
+		return err
+	}
+	if err := k.DeleteRule(r); err != nil { // the first of both
+		return err
+	}
+	if _, err := k.AddRule(r); err != nil {
+		return err
+	}
+	return k.DeleteRule(standIn)
 }
 
 // DeleteRule deletes a rule.
@@ -74,6 +97,9 @@ func fromRule(r egress.Rule) *netlink.Rule {
 	if r.Specific {
 		rule.SuppressPrefixlen = 0
 	}
+	if r.StandIn {
+		rule.UIDRange = netlink.NewRuleUIDRange(0, math.MaxUint32-1)
+	}
 	switch {
 	case r.Goto != 0:
 		rule.Goto = int(r.Goto)
@@ -97,5 +123,6 @@ func toRule(f egress.Family, r netlink.Rule) egress.Rule {
 	if r.Goto > 0 {
 		rule.Goto = uint32(r.Goto)
 	}
+	rule.StandIn = r.UIDRange != nil
 	return rule
 }

@@ -269,10 +269,8 @@ func (n *Node) apply(a egress.Attachment) error {
 		return err
 	}
 	for _, f := range a.Flows {
-		for _, r := range a.Rules(f) {
-			if err := n.kernel.AddRule(r); err != nil {
-				return err
-			}
+		if err := n.addRules(a.Rules(f)); err != nil {
+			return err
 		}
 	}
 	if err := n.store.PutCluster(a.ClusterCIDRs); err != nil {

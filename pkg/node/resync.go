@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 
@@ -42,6 +43,9 @@ func (v *view) changes() []string {
 	}
 	changes = append(changes, prefixed("added ", v.named(v.missing.Lines()))...)
 	changes = append(changes, prefixed("removed ", v.named(v.surplus.Lines()))...)
+	for _, r := range v.misplaced {
+		changes = append(changes, fmt.Sprintf("moved %s rule %s behind that of main", r.Family, r))
+	}
 	for _, t := range v.tables {
 		if !v.isRecorded(t.Table) {
 			changes = append(changes, "recorded the "+t.Family.String()+" table of "+t.Link)
@@ -106,7 +110,7 @@ func (n *Node) repair(v view) error {
 		errs = append(errs, n.setSrcValidMark())
 	}
 	errs = append(errs,
-		n.repairRules(missing.Rules),
+		n.repairRules(missing.Rules, v.misplaced),
 		n.repairClassification(v, missing, surplus),
 		n.removeSurplus(v, surplus),
 		n.repairConnections(v, missing),
@@ -174,19 +178,6 @@ func (n *Node) repairAddresses(missing []egress.Address) error {
 			err = n.kernel.Announce(a)
 		}
 		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-// repairRules adds what catches a pod's packets before what lets packets pass.
-func (n *Node) repairRules(missing []egress.Rule) error {
-	var errs []error
-	for _, pass := range []bool{false, true} {
-		for _, r := range missing {
-			if (r.Goto != 0) == pass {
-				errs = append(errs, n.kernel.AddRule(r))
-			}
-		}
 	}
 	return errors.Join(errs...)
 }

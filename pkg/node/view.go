@@ -23,6 +23,7 @@ type view struct {
 	want, have       egress.State
 	missing, surplus egress.State // their differences
 	counters         map[netip.Addr]kernel.Counter
+	misplaced        []egress.Rule    // of those that stand
 	absent           []egress.Address // that the links should have of their own
 
 	probe        probeView
@@ -218,6 +219,7 @@ func (n *Node) lookAtAllRules(v *view) error {
 		}
 		v.have.Rules = append(v.have.Rules, egress.Ours(ours, append(egress.SourcePriorities(ours), priorities...))...)
 	}
+	v.misplaced = egress.Misplaced(v.want.Rules, v.have.Rules)
 	return nil
 }
 
