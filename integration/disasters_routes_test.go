@@ -83,8 +83,11 @@ func routeDisasters() []disaster {
 				"ip -6 route add 2001:db8:80::/64 via 2001:db8:1::1 dev eth0 table TABLE proto kernel"),
 		},
 		disaster{
-			name: "another table of ours",
-			do:   run("ip route add unreachable default metric 4278198272 table 1099 proto kernel", "ip route add throw 10.244.0.0/16 table 1099 proto kernel"),
+			name: "other tables of ours",
+			do: run(inFamilies([]string{"-4", "-6"},
+				"ip -FAMILY route add unreachable default metric 4278198272 table 1099 proto kernel",
+				"ip -FAMILY route add unreachable default metric 4278198272 table 1098 proto kernel",
+				"ip -FAMILY route add throw default metric 7 table 1098 proto kernel")...),
 		},
 	)
 }

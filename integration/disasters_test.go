@@ -71,36 +71,48 @@ func ruleDisasters() []disaster {
 		}, disaster{
 			name: "rules deleted, all, other priority, " + family, leaks: true, wide: true, do: deleteRules(flags, 7008, 7011),
 			config: object{"rulePriority": 7010, "tableBase": 7000},
-		}, disaster{
-			name: "rules of ours that nothing needs, " + family,
-			do: run(inFamilies(flags,
-				"ip -FAMILY rule add pref 5998 fwmark 0x3000000/0xf000000 lookup TABLE proto kernel",
-				"ip -FAMILY rule add pref 5999 fwmark 0x77 goto 6001 proto kernel",
-				"ip -FAMILY rule add pref 6000 fwmark 0x55 lookup TABLE proto kernel")...),
 		})
 	}
 	derived := object{"clusterCIDRs": nil}
+	each := []string{"-4", "-6"}
 	return append(all, disaster{
+		name: "rules of ours that nothing needs",
+		do: run(append(inFamilies(each,
+			"ip -FAMILY rule add pref 5998 fwmark 0x3000000/0xf000000 lookup TABLE proto kernel",
+			"ip -FAMILY rule add pref 5999 fwmark 0x77 goto 6001 proto kernel"),
+			"ip rule add pref 6000 from 10.244.1.77 lookup TABLE proto kernel", "ip -6 rule add pref 6000 from fd00:10:244::77 lookup TABLE proto kernel")...),
+	}, disaster{
+		name: "rules, main's behind the link's", config: derived,
+		do: run(inFamilies(each, "ip -FAMILY rule del pref 5998 fwmark 0x1000000/0xf000000 lookup main",
+			"ip -FAMILY rule add pref 5998 fwmark 0x1000000/0xf000000 lookup main suppress_prefixlength 0 proto kernel")...),
+	}, disaster{
+		name: "rules, a move that was killed", config: derived,
+		do: run(inFamilies(each, "ip -FAMILY rule add pref 5998 fwmark 0x1000000/0xf000000 uidrange 0-4294967294 lookup TABLE proto kernel")...),
+	}, disaster{
+		name: "rules, a move that was killed midway", config: derived,
+		do: run(inFamilies(each, "ip -FAMILY rule add pref 5998 fwmark 0x1000000/0xf000000 uidrange 0-4294967294 lookup TABLE proto kernel",
+			"ip -FAMILY rule del "+link)...),
+	}, disaster{
 		name: "rules deleted, main's", config: derived,
-		do: run(inFamilies([]string{"-4", "-6"}, "ip -FAMILY rule del pref 5998 fwmark 0x1000000/0xf000000 lookup main")...),
+		do: run(inFamilies(each, "ip -FAMILY rule del pref 5998 fwmark 0x1000000/0xf000000 lookup main")...),
 	}, disaster{
 		name: "rules deleted, link, main's is there", config: derived, leaks: true,
-		do: run(inFamilies([]string{"-4", "-6"}, "ip -FAMILY rule del "+link)...),
+		do: run(inFamilies(each, "ip -FAMILY rule del "+link)...),
 	}, disaster{
 		name: "rules deleted, all, main's is there", config: derived, leaks: true, wide: true,
-		do: deleteRules([]string{"-4", "-6"}, 5998, 6001),
+		do: deleteRules(each, 5998, 6001),
 	}, disaster{
 		name: "rules deleted, all, lowest priority", config: object{"rulePriority": 1}, leaks: true, wide: true,
 		do: func(t *testing.T, c *cluster) {
-			deleteRules([]string{"-4", "-6"}, 1, 2)(t, c)
-			for _, f := range []string{"-4", "-6"} {
+			deleteRules(each, 1, 2)(t, c)
+			for _, f := range each {
 				c.command(t, "ip", f, "rule", "del", "pref", "0", "fwmark", "0x1000000/0xf000000")
 			}
 		},
 	}, disaster{
 		name: "rules deleted, all, highest priority", config: object{"rulePriority": 32765}, leaks: true, wide: true,
 		do: func(t *testing.T, c *cluster) {
-			deleteRules([]string{"-4", "-6"}, 32763, 32765)(t, c)
+			deleteRules(each, 32763, 32765)(t, c)
 		},
 	})
 }
