@@ -13,7 +13,9 @@ import (
 // egress address.
 type mistranslated struct {
 	egress map[netip.Addr]netip.Addr // by pod
-	inside []netip.Prefix            // destinations that are none of egress-ip's
+	// Destinations that are none of egress-ip's; single addresses, there are many, as hosts.
+	inside []netip.Prefix
+	hosts  map[netip.Addr]bool
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
@@ -27,7 +29,7 @@ func (m mistranslated) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 	from, _ := netip.AddrFromSlice(c.Reverse.SrcIP)
 	to, _ := netip.AddrFromSlice(c.Reverse.DstIP)
 	from, to = from.Unmap(), to.Unmap()
-	if to == want || !from.IsGlobalUnicast() {
+	if to == want || !from.IsGlobalUnicast() || m.hosts[from] {
 		return false
 	}
 	for _, p := range m.inside {
@@ -46,7 +48,14 @@ func (k *Kernel) DeleteMistranslated(flows []egress.Flow, inside map[egress.Fami
 		return err
 	}
 	for _, family := range egress.Families {
-		m := mistranslated{egress: map[netip.Addr]netip.Addr{}, inside: inside[family]}
+		m := mistranslated{egress: map[netip.Addr]netip.Addr{}, hosts: map[netip.Addr]bool{}}
+		for _, p := range inside[family] {
+			if p.IsSingleIP() {
+				m.hosts[p.Addr()] = true
+			} else {
+				m.inside = append(m.inside, p)
+			}
+		}
 		for _, f := range flows {
 			if f.Family() == family {
 				m.egress[f.Pod] = f.Address

@@ -2,23 +2,24 @@ package node
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
 
-// repairConnections drops what pods have opened while something of theirs was
-// missing: conntrack would keep such a connection's wrong source for as long as it
-// lives. What has the egress address stays, so that connections of before go on.
-func (n *Node) repairConnections(v view, missing egress.State) error {
-	suspect := map[netip.Addr]bool{}
-	for _, e := range missing.Elements {
-		if e.Pod.IsValid() {
-			suspect[e.Pod] = true
-		}
+// repairConnections drops what pods have opened while something of theirs was not
+// as it should be: conntrack would keep such a connection's wrong source for as long as
+// it lives. What has the egress address stays, so that connections of before go on.
+// Of a pod that is recorded nowhere all go, as with a DEL.
+func (n *Node) repairConnections(v view, missing, surplus egress.State) error {
+	if err := n.forgetConnections(v, surplus); err != nil {
+		return err
 	}
-	all := len(missing.Rules)+len(missing.Chains) > 0
-	for _, r := range missing.Routes {
-		all = all || r.IsClosing()
+	suspect := map[netip.Addr]bool{}
+	all := len(v.misplaced) > 0 || misled(missing, surplus)
+	for _, e := range slices.Concat(missing.Elements, surplus.Elements) {
+		suspect[e.Pod] = true
+		all = all || !ofPod(e)
 	}
 	var flows []egress.Flow
 	inside := map[egress.Family][]netip.Prefix{}
@@ -27,6 +28,7 @@ func (n *Node) repairConnections(v view, missing egress.State) error {
 			if all || suspect[f.Pod] {
 				flows = append(flows, f)
 			}
+			inside[f.Family()] = append(inside[f.Family()], egress.Host(f.Pod))
 		}
 	}
 	if len(flows) == 0 {
@@ -44,4 +46,42 @@ func (n *Node) repairConnections(v view, missing egress.State) error {
 		inside[t.Family] = append(inside[t.Family], t.Thrown...)
 	}
 	return n.kernel.DeleteMistranslated(flows, inside)
+}
+
+// misled reports whether packets of any pod can have gone a wrong way. Without a throw
+// they cannot, the classification sees to that; and the throw of a single address is
+// a pod's, which has gone.
+func misled(missing, surplus egress.State) bool {
+	return len(missing.Rules)+len(surplus.Rules)+len(missing.Chains)+len(surplus.Chains) > 0 ||
+		slices.ContainsFunc(missing.Routes, func(r egress.Route) bool { return r.Type != egress.Throw }) ||
+		slices.ContainsFunc(surplus.Routes, func(r egress.Route) bool { return r.Type != egress.Throw || !r.Dst.IsSingleIP() })
+}
+
+// ofPod reports whether an element is about one pod's packets.
+func ofPod(e egress.Element) bool {
+	f := egress.FamilyOf(e.Pod)
+	return e.Pod.IsValid() && (e.Set == f.Out() || e.Set == f.Back() || e.Set == f.SNAT())
+}
+
+// forgetConnections drops those of pods that had rules or elements and are not recorded.
+func (n *Node) forgetConnections(v view, surplus egress.State) error {
+	var pods []netip.Addr
+	for _, r := range surplus.Rules {
+		pods = append(pods, r.From)
+	}
+	for _, e := range surplus.Elements {
+		if ofPod(e) {
+			pods = append(pods, e.Pod)
+		}
+	}
+	slices.SortFunc(pods, netip.Addr.Compare)
+	for _, pod := range slices.Compact(pods) {
+		if _, recorded := v.owners[pod]; recorded || !pod.IsValid() {
+			continue
+		}
+		if err := n.kernel.DeleteConntrack(pod); err != nil {
+			return err
+		}
+	}
+	return nil
 }

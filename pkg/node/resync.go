@@ -113,7 +113,7 @@ func (n *Node) repair(v view) error {
 		n.repairRules(missing.Rules, v.misplaced),
 		n.repairClassification(v, missing, surplus),
 		n.removeSurplus(v, surplus),
-		n.repairConnections(v, missing),
+		n.repairConnections(v, missing, surplus),
 	)
 	if len(v.probe.changes()) > 0 {
 		errs = append(errs, n.writeProbe(v.probe.Probe, v.probe.right))
