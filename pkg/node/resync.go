@@ -56,6 +56,9 @@ func (v *view) changes() []string {
 			changes = append(changes, "forgot the "+t.Family.String()+" table of "+t.Link)
 		}
 	}
+	if v.recluster {
+		changes = append(changes, "recorded the cluster networks")
+	}
 	if v.srcValidMark {
 		changes = append(changes, "set net.ipv4.conf.all.src_valid_mark to 1")
 	}
@@ -140,6 +143,11 @@ func (n *Node) recordAnew(v view) error {
 	}
 	if len(v.faults) > 0 {
 		if err := n.store.Repair(v.attached); err != nil {
+			return err
+		}
+	}
+	if v.recluster {
+		if err := n.store.PutCluster(v.cluster); err != nil {
 			return err
 		}
 	}

@@ -12,13 +12,15 @@ import (
 // view is a node at one moment: what is recorded, what is to stand for that, and
 // what does.
 type view struct {
-	recorded []egress.Attachment
-	attached []egress.Attachment // recorded, on the links of today
-	owners   map[netip.Addr]egress.Owner
-	links    []egress.Link // that attachments are recorded on, as far as they are there
-	tables   []linkTable
-	before   []egress.Table // as recorded
-	faults   []string       // of the record itself
+	recorded  []egress.Attachment
+	attached  []egress.Attachment // recorded, on the links of today
+	owners    map[netip.Addr]egress.Owner
+	links     []egress.Link // that attachments are recorded on, as far as they are there
+	tables    []linkTable
+	before    []egress.Table // as recorded
+	cluster   []netip.Prefix // as configured, of the last ADD
+	recluster bool           // which is to be recorded
+	faults    []string       // of the record itself
 
 	want, have       egress.State
 	missing, surplus egress.State // their differences
@@ -202,6 +204,7 @@ func (n *Node) classes(v *view) (egress.Classes, error) {
 	if c.Cluster = cluster; !ok {
 		c.Cluster = newest.ClusterCIDRs
 	}
+	v.cluster, v.recluster = c.Cluster, !ok && len(c.Pods) > 0
 	return c, nil
 }
 

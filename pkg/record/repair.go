@@ -23,11 +23,11 @@ type faults struct {
 	surplus []string
 }
 
-// Counted reports whether the folders beside attachments have as many entries as
-// the attachments ask for. A call that was killed leaves them otherwise, or leaves
+// Counted reports whether the folders have as many entries as the attachments ask
+// for. A call that was killed leaves them otherwise, or leaves
 // the kernel otherwise than recorded: so this is enough as long as neither shows.
 func (s Store) Counted(all []egress.Attachment) (bool, error) {
-	want := map[string]int{"shared": 0, "pods": 0}
+	want := map[string]int{"attachments": len(all), "shared": 0, "pods": 0}
 	for object, files := range users(all) {
 		want["shared"]++
 		want["shared/"+string(object)] = len(files)
@@ -45,7 +45,8 @@ func (s Store) Counted(all []egress.Attachment) (bool, error) {
 			return false, err
 		}
 	}
-	return true, nil
+	unfinished, err := s.unfinished(".", "tables")
+	return len(unfinished) == 0, err
 }
 
 // count returns how many entries a folder of the record has, names unread.
@@ -126,6 +127,10 @@ func (s Store) faults(all []egress.Attachment) (faults, error) {
 		if err != nil {
 			return faults{}, err
 		}
+		if len(have)+len(want[Object(object)]) == 0 {
+			f.surplus = append(f.surplus, filepath.Join("shared", object))
+			continue
+		}
 		if slices.Equal(have, want[Object(object)]) {
 			delete(want, Object(object)) // as nearly always
 			continue
@@ -140,18 +145,26 @@ func (s Store) faults(all []egress.Attachment) (faults, error) {
 			f.missing[filepath.Join("shared", string(object), file)] = filepath.Join("..", "..", "attachments", file)
 		}
 	}
-	for _, dir := range []string{".", "attachments", "tables"} {
+	left, err := s.unfinished(".", "attachments", "tables")
+	f.surplus = append(f.surplus, left...)
+	return f, err
+}
+
+// unfinished returns what is left of writes that were killed.
+func (s Store) unfinished(dirs ...string) ([]string, error) {
+	var paths []string
+	for _, dir := range dirs {
 		names, err := s.names(dir)
 		if err != nil {
-			return faults{}, err
+			return nil, err
 		}
 		for _, name := range names {
 			if strings.HasSuffix(name, unfinished) {
-				f.surplus = append(f.surplus, filepath.Join(dir, name))
+				paths = append(paths, filepath.Join(dir, name))
 			}
 		}
 	}
-	return f, nil
+	return paths, nil
 }
 
 // podFaults compares the folder pods with who has which address.
