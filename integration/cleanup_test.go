@@ -18,9 +18,9 @@ func TestCleanup(t *testing.T) {
 		more   object   // of the configuration
 		says   []string // beside what both say
 	}{
-		"recorded":            {says: []string{"removed address 192.168.124.99/32 on enp7s0", "removed the record "}},
-		"at another priority": {more: object{"rulePriority": 7000, "tableBase": 2000}, says: []string{"removed IPv4 rule 7000: from 10.244.1.5 lookup 2003"}},
-		"record lost":         {forget: true},
+		"recorded":                         {says: []string{"removed address 192.168.124.99/32 on enp7s0", "removed the record "}},
+		"at another priority":              {more: object{"rulePriority": 7000, "tableBase": 2000}, says: []string{"removed IPv4 rule 7000: from 10.244.1.5 lookup 2003"}},
+		"record lost":                      {forget: true},
 		"record lost, at another priority": {forget: true, more: object{"rulePriority": 7000, "tableBase": 2000}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -31,7 +31,7 @@ type cluster struct {
 }
 
 // newCluster writes a conflist with these plugins.
-func newCluster(t *testing.T, opts nettest.LabOptions, cniVersion string, plugins ...object) *cluster {
+func newCluster(t testing.TB, opts nettest.LabOptions, cniVersion string, plugins ...object) *cluster {
 	t.Helper()
 	c := &cluster{Lab: nettest.NewLab(t, opts), dir: t.TempDir(), network: "net"}
 	c.forgetAfter(t)
@@ -40,7 +40,7 @@ func newCluster(t *testing.T, opts nettest.LabOptions, cniVersion string, plugin
 }
 
 // configure writes the conflist anew.
-func (c *cluster) configure(t *testing.T, cniVersion string, plugins ...object) {
+func (c *cluster) configure(t testing.TB, cniVersion string, plugins ...object) {
 	t.Helper()
 	list, err := json.Marshal(object{"cniVersion": cniVersion, "name": c.network, "plugins": plugins})
 	require.NoError(t, err)
@@ -192,13 +192,13 @@ func (p *pod) requireSeen(t *testing.T, ipv4, ipv6 string) {
 }
 
 // command runs a program on the node and returns what it prints.
-func (c *cluster) command(t *testing.T, name string, args ...string) string {
+func (c *cluster) command(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	return c.on(t, c.Node, name, args...)
 }
 
 // on runs a program in a namespace and returns what it prints.
-func (c *cluster) on(t *testing.T, n *nettest.Namespace, name string, args ...string) string {
+func (c *cluster) on(t testing.TB, n *nettest.Namespace, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	var out bytes.Buffer
@@ -218,8 +218,18 @@ func (c *cluster) state(t *testing.T) string {
 		{"ip", "-br", "address"}, {"nft", "-s", "list", "ruleset"},
 	} {
 		out := c.command(t, args[0], args[1:]...)
-		if args[0] == "nft" {
+		switch {
+		case args[0] == "nft":
 			out = inTableOrder(out)
+		case args[1] == "-br": // in which order they came does not matter
+			lines := strings.Split(out, "\n")
+			for i, line := range lines {
+				if fields := strings.Fields(line); len(fields) > 2 {
+					slices.Sort(fields[2:])
+					lines[i] = strings.Join(fields, " ")
+				}
+			}
+			out = strings.Join(lines, "\n")
 		}
 		fmt.Fprintf(&b, "# %s\n%s", strings.Join(args, " "), out)
 	}
@@ -322,7 +332,7 @@ type direct struct {
 }
 
 // newDirect makes a cluster's pod with a container ID and addresses of its own.
-func (c *cluster) newDirect(t *testing.T, id, ipv4, ipv6 string, entry object) *direct {
+func (c *cluster) newDirect(t testing.TB, id, ipv4, ipv6 string, entry object) *direct {
 	t.Helper()
 	return &direct{c.PodVeth(t, ipv4, ipv6), c, id, entry, []string{ipv4, ipv6}}
 }

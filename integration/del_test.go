@@ -29,7 +29,7 @@ var others = address(other4 + "," + other6)
 var noProbe = egressIP(object{"probeSNAT": object{"mode": "never"}})
 
 // newNode is a cluster for direct calls.
-func newNode(t *testing.T) *cluster {
+func newNode(t testing.TB) *cluster {
 	t.Helper()
 	return newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
 }

@@ -16,7 +16,7 @@ import (
 
 // numbered is the call for one of many pods of which there is nothing but the
 // attachment; a number is a pod. Fourteen share each pair of egress addresses.
-func numbered(t *testing.T, command, sandbox string, number int, families ...int) call {
+func numbered(t testing.TB, command, sandbox string, number int, families ...int) call {
 	t.Helper()
 	var addresses, wants []string
 	for _, family := range families {

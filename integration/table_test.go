@@ -13,7 +13,7 @@ import (
 )
 
 // table is the number of enp7s0's table.
-func (c *cluster) table(t *testing.T) string {
+func (c *cluster) table(t testing.TB) string {
 	t.Helper()
 	return strconv.Itoa(1000 + c.Node.Index(t, nettest.SecondLink))
 }

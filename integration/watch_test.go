@@ -29,7 +29,7 @@ type watcher struct {
 }
 
 // startWatcher starts one and waits until it says that it is ready.
-func startWatcher(t *testing.T, n *nettest.Namespace, env ...string) *watcher {
+func startWatcher(t testing.TB, n *nettest.Namespace, env ...string) *watcher {
 	t.Helper()
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
 	require.NoError(t, err)
@@ -62,7 +62,7 @@ func (w *watcher) told() []string {
 	return slices.Clone(w.states)
 }
 
-func (w *watcher) awaitTold(t *testing.T, want ...string) {
+func (w *watcher) awaitTold(t testing.TB, want ...string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		have := w.told()
@@ -71,7 +71,7 @@ func (w *watcher) awaitTold(t *testing.T, want ...string) {
 }
 
 // end sends a signal and waits for the end, which must be an orderly one.
-func (w *watcher) end(t *testing.T, signal os.Signal) {
+func (w *watcher) end(t testing.TB, signal os.Signal) {
 	t.Helper()
 	require.NoError(t, w.Process.Signal(signal))
 	require.NoError(t, w.Wait(), w.stderr.String())
