@@ -43,8 +43,11 @@ func mkdir(dir string) (err error) {
 	return err
 }
 
-func read(path string, v any) error {
-	data, err := readFile(path)
+func read(path string, v any) error { return readInto(make([]byte, 0, 2048), path, v) }
+
+// readInto is read with a buffer to use, which may serve again.
+func readInto(buffer []byte, path string, v any) error {
+	data, err := readFile(buffer, path)
 	if err != nil {
 		return fmt.Errorf("read the record: %w", &fs.PathError{Op: "open", Path: path, Err: err})
 	}
@@ -55,14 +58,15 @@ func read(path string, v any) error {
 }
 
 // readFile is os.ReadFile without the poller, which wants six more system calls for
-// each of what may be thousands of files.
-func readFile(path string) ([]byte, error) {
+// each of what may be thousands of files. It reads into the buffer while that is
+// large enough.
+func readFile(data []byte, path string) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	data := make([]byte, 0, 2048)
+	data = data[:0]
 	for {
 		n, err := unix.Read(fd, data[len(data):cap(data)])
 		if err == unix.EINTR {

@@ -39,8 +39,9 @@ func (s Store) Counted(all []egress.Attachment) (bool, error) {
 		}
 	}
 	want["pods"] = len(pods)
+	buffer := make([]byte, 32<<10)
 	for dir, count := range want {
-		have, err := s.count(dir)
+		have, err := s.count(dir, buffer)
 		if err != nil || have != count {
 			return false, err
 		}
@@ -49,8 +50,9 @@ func (s Store) Counted(all []egress.Attachment) (bool, error) {
 	return len(unfinished) == 0, err
 }
 
-// count returns how many entries a folder of the record has, names unread.
-func (s Store) count(dir string) (int, error) {
+// count returns how many entries a folder of the record has, names unread, with a
+// buffer to use.
+func (s Store) count(dir string, buffer []byte) (int, error) {
 	fd, err := unix.Open(filepath.Join(s.dir, dir), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if absent(err) {
 		return 0, nil
@@ -60,7 +62,7 @@ func (s Store) count(dir string) (int, error) {
 	}
 	defer unix.Close(fd)
 	count := 0
-	for buffer := make([]byte, 32<<10); ; {
+	for {
 		n, err := unix.ReadDirent(fd, buffer)
 		if err != nil {
 			return 0, fmt.Errorf("count the records: %w", err)

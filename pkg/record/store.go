@@ -47,13 +47,14 @@ func (s Store) List() ([]egress.Attachment, error) {
 	if err != nil && !absent(err) {
 		return nil, fmt.Errorf("list the records: %w", err)
 	}
-	var all []egress.Attachment
+	all := make([]egress.Attachment, 0, len(entries))
+	buffer := make([]byte, 0, 16<<10)
 	for _, e := range entries {
 		if !strings.HasSuffix(e.Name(), ".json") {
 			continue // an unfinished write
 		}
 		var a egress.Attachment
-		if err := read(filepath.Join(s.dir, "attachments", e.Name()), &a); err != nil {
+		if err := readInto(buffer, filepath.Join(s.dir, "attachments", e.Name()), &a); err != nil {
 			if absent(err) {
 				continue
 			}
