@@ -39,9 +39,9 @@ func linkDisasters() []disaster {
 		wide   bool
 	}{
 		{"enp7s0", []uplink{second}, nil, false},
-		{"enp7s0, no cluster networks configured", []uplink{second}, object{"clusterCIDRs": nil}, false},
+		{"enp7s0, no cluster networks configured", []uplink{second}, derived, false},
 		{"both egress links", []uplink{second, third}, nil, true},
-		{"all links", []uplink{primary, second, third}, object{"clusterCIDRs": nil}, true},
+		{"all links", []uplink{primary, second, third}, derived, true},
 	} {
 		down, up := flap(d.links...)
 		all = append(all, disaster{name: "link down and up, " + d.name, config: d.config, wide: d.wide, do: down, daemon: up, anew: true})
@@ -58,7 +58,7 @@ func linkDisasters() []disaster {
 			"ip address del "+other4+"/32 dev enp7s0", "ip address del "+other6+"/128 dev enp7s0")},
 		disaster{
 			name: "src_valid_mark cleared", do: run("sysctl -qw net.ipv4.conf.all.src_valid_mark=0"),
-			prepare: run("sysctl -qw net.ipv4.conf.all.rp_filter=1"),
+			prepare: strict,
 		},
 	)
 }
@@ -69,7 +69,6 @@ func mainDisasters() []disaster {
 		c.Router.AddAddress(t, nettest.RouterSecondLink, "192.168.124.7/24")
 		c.Router.AddAddress(t, nettest.RouterSecondLink, "fd00:124::7/64")
 	}
-	derived := object{"clusterCIDRs": nil}
 	return []disaster{
 		{
 			name: "gateway changed", prepare: routers,

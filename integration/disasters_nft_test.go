@@ -11,105 +11,125 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// nft is a transaction.
-func nft(lines ...string) func(*testing.T, *cluster) { return run("nft " + strings.Join(lines, "; ")) }
+// nft is one transaction. Lines with FIRST are for each family: FIRST and its like
+// stand for addresses, N for the digit in the names of maps.
+func nft(lines ...string) func(*testing.T, *cluster) {
+	families := []*strings.Replacer{
+		strings.NewReplacer("FIRST", "10.244.1.5", "PLAIN", "10.244.1.10", "NOBODY", "10.244.1.77",
+			"EGRESS", egress4, "OTHER", other4, "PODS", "10.244.0.0/16", "WORLD", "203.0.113.0/24", "N ", "4 "),
+		strings.NewReplacer("FIRST", "fd00:10:244::5", "PLAIN", "fd00:10:244::a", "NOBODY", "fd00:10:244::77",
+			"EGRESS", egress6, "OTHER", other6, "PODS", "fd00:10:244::/56", "WORLD", "2001:db8:80::/64", "N ", "6 "),
+	}
+	var all []string
+	for _, line := range lines {
+		inIPv4, inIPv6 := families[0].Replace(line+" "), families[1].Replace(line+" ")
+		all = append(all, inIPv4)
+		if inIPv6 != inIPv4 {
+			all = append(all, inIPv6)
+		}
+	}
+	return run("nft " + strings.Join(all, "; "))
+}
+
+// masquerade is what the main plugin or kube-proxy puts back.
+func masquerade(t *testing.T, c *cluster) { c.masquerade(t) }
 
 // nftDisasters are those of nftables. A pod's packets that are classified wrong leave
-// by the primary link; those that are not classified at all by its source rule.
+// by the primary link; those that are not classified at all go by its source rule.
 func nftDisasters() []disaster {
-	masquerade := func(t *testing.T, c *cluster) { c.masquerade(t) }
-	all := []disaster{
+	const add, del = "add element inet egress_ip ", "delete element inet egress_ip "
+	return []disaster{
 		{name: "ruleset flushed", wide: true, do: nft("flush ruleset"), daemon: masquerade},
-		{name: "ruleset flushed, no cluster networks configured", wide: true, do: nft("flush ruleset"), daemon: masquerade, config: object{"clusterCIDRs": nil}},
-		{name: "ruleset flushed, other priority", wide: true, do: nft("flush ruleset"), daemon: masquerade, config: object{"rulePriority": 7010, "tableBase": 7000}},
+		{name: "ruleset flushed, no cluster networks configured", wide: true, do: nft("flush ruleset"), daemon: masquerade, config: derived},
+		{
+			name: "ruleset flushed, other priority", wide: true, do: nft("flush ruleset"), daemon: masquerade,
+			config: object{"rulePriority": 7010, "tableBase": 7000},
+		},
 		{name: "table deleted", wide: true, do: nft("delete table inet egress_ip")},
-		{name: "table flushed", wide: true, do: nft("flush table inet egress_ip")},
-		{name: "table is empty", wide: true, do: nft("delete table inet egress_ip", "add table inet egress_ip")},
+		{name: "table's rules deleted", wide: true, do: nft("flush table inet egress_ip")},
+		{name: "table empty", wide: true, do: nft("delete table inet egress_ip", "add table inet egress_ip")},
 		{name: "probe table deleted", do: nft("delete table ip6 egress_ip_probe")},
 		{name: "probe table, chain flushed", do: nft("flush chain ip6 egress_ip_probe postrouting")},
 		{name: "probe table, rule added", do: nft("insert rule ip6 egress_ip_probe prerouting accept")},
 		{name: "probe table, policy", do: nft("add chain ip6 egress_ip_probe prerouting { policy drop; }"), leaks: true, wide: true},
+
+		{name: "element of out deleted", leaks: true, do: nft(del + "outN { FIRST }")},
+		{name: "element of back deleted", do: nft(del + "backN { FIRST }")},
+		{name: "element of snat deleted", do: nft(del + "snatN { FIRST . enp7s0 }")},
+		{name: "elements of one pod deleted", leaks: true, do: nft(del+"outN { FIRST }", del+"backN { FIRST }", del+"snatN { FIRST . enp7s0 }")},
+		{name: "element of out, another value", leaks: true, do: nft(del+"outN { FIRST }", add+`outN { FIRST comment "first" : goto others }`)},
+		{name: "element of back, another value", do: nft(del+"backN { FIRST }", add+`backN { FIRST comment "first" : goto others }`)},
+		{name: "element of snat, another value", do: nft(del+"snatN { FIRST . enp7s0 }", add+`snatN { FIRST . enp7s0 comment "first" : OTHER }`)},
 		{
-			name: "elements with another pod's values",
-			do: nft("delete element inet egress_ip snat4 { 10.244.1.5 . enp7s0, 10.244.1.7 . enp7s0 }",
-				"add element inet egress_ip snat4 { 10.244.1.5 . enp7s0 : 192.168.124.100, 10.244.1.7 . enp7s0 : 192.168.124.99 }"),
+			name: "elements with another comment",
+			do: nft(del+"outN { FIRST }", add+`outN { FIRST comment "another" : goto out_INDEX }`,
+				del+"backN { FIRST }", add+"backN { FIRST : goto back_INDEX }",
+				del+"snatN { FIRST . enp7s0 }", add+`snatN { FIRST . enp7s0 comment "another" : EGRESS }`),
+		},
+		{
+			name: "elements of nobody",
+			do: nft(add+"outN { NOBODY : goto out_INDEX }", add+`backN { NOBODY comment "nobody" : goto back_INDEX }`,
+				add+"snatN { NOBODY . enp7s0 : EGRESS }", add+"snatN { FIRST . enp9s0 : EGRESS }"),
+		},
+		{
+			name: "elements of a plain pod",
+			do:   nft(add+"outN { PLAIN : goto out_INDEX }", add+"backN { PLAIN : goto back_INDEX }", add+"snatN { PLAIN . enp7s0 : EGRESS }"),
+		},
+		{
+			name: "maps flushed", leaks: true, wide: true,
+			do: nft("flush map inet egress_ip outN ", "flush map inet egress_ip backN ", "flush map inet egress_ip snatN ", "flush set inet egress_ip clusterN "),
+		},
+		{name: "cluster network deleted", do: nft(del + "clusterN { PODS }")},
+		{name: "cluster network that is none", leaks: true, wide: true, do: nft(add + "clusterN { WORLD }")},
+		{
+			name: "cluster networks are others", leaks: true, wide: true,
+			do: nft("flush set inet egress_ip clusterN ", add+"clusterN { WORLD }"),
+		},
+		{name: "unmarked deleted", do: nft(del + "unmarked { 0 }")},
+		{name: "unmarked goes elsewhere", do: nft(del+"unmarked { 0 }", add+"unmarked { 0 : accept }")},
+	}
+}
+
+func chainDisasters() []disaster {
+	all := []disaster{
+		{
+			name: "chains of a link that is not there",
+			do: nft("add chain inet egress_ip out_99", "add chain inet egress_ip back_99",
+				"add element inet egress_ip out4 { 10.244.1.99 : goto out_99 }"),
+		},
+		{
+			name: "hooked chains deleted", wide: true,
+			do: nft("delete chain inet egress_ip prerouting", "delete chain inet egress_ip output", "delete chain inet egress_ip postrouting"),
 		},
 	}
-	for family, of := range map[string]struct{ digit, pod, other, plain, unknown, egress, cluster, foreign string }{
-		"IPv4": {"4", "10.244.1.5", "10.244.1.6", "10.244.1.10", "10.244.1.77", egress4, "10.244.0.0/16", "203.0.113.0/24"},
-		"IPv6": {"6", "fd00:10:244::5", "fd00:10:244::6", "fd00:10:244::a", "fd00:10:244::77", egress6, "fd00:10:244::/56", "2001:db8:80::/64"},
-	} {
-		element := func(what, set, format string, args ...any) string {
-			return fmt.Sprintf("%s element inet egress_ip %s%s { "+format+" }", append([]any{what, set, of.digit}, args...)...)
-		}
-		for _, set := range []struct{ name, key, wrong string }{
-			{"out", of.pod, "goto others"},
-			{"back", of.pod, "goto others"},
-			{"snat", of.pod + " . enp7s0", strings.Replace(of.egress, "99", "98", 1)},
-		} {
-			right := map[string]string{"out": "goto out_INDEX", "back": "goto back_INDEX", "snat": of.egress}[set.name]
-			leaks := set.name == "out"
-			name := func(s string) string { return fmt.Sprintf("element of map %s, %s, %s", set.name, s, family) }
-			all = append(all,
-				disaster{name: name("deleted"), leaks: leaks, do: nft(element("delete", set.name, "%s", set.key))},
-				disaster{name: name("another value"), leaks: leaks, do: nft(element("delete", set.name, "%s", set.key),
-					element("add", set.name, `%s comment "first" : %s`, set.key, set.wrong))},
-				disaster{name: name("another comment"), do: nft(element("delete", set.name, "%s", set.key),
-					element("add", set.name, `%s comment "another" : %s`, set.key, right))},
-				disaster{name: name("of nobody"), do: nft(element("add", set.name, `%s : %s`, strings.Replace(set.key, of.pod, of.unknown, 1), right))},
-			)
-		}
-		all = append(all,
-			disaster{name: "all maps flushed, " + family, leaks: true, wide: true, do: nft("flush map inet egress_ip out"+of.digit,
-				"flush map inet egress_ip back"+of.digit, "flush map inet egress_ip snat"+of.digit, "flush set inet egress_ip cluster"+of.digit)},
-			disaster{name: "cluster network deleted, " + family, do: nft(element("delete", "cluster", "%s", of.cluster))},
-			disaster{name: "cluster network that is none, " + family, leaks: true, wide: true, do: nft(element("add", "cluster", "%s", of.foreign))},
-			disaster{name: "cluster networks are others, " + family, leaks: true, wide: true, do: nft("flush set inet egress_ip cluster"+of.digit,
-				element("add", "cluster", "%s", of.foreign))},
-			disaster{
-				name: "elements for a plain pod, " + family,
-				do: nft(element("add", "out", "%s : goto out_INDEX", of.plain), element("add", "back", "%s : goto back_INDEX", of.plain),
-					element("add", "snat", "%s . enp7s0 : %s", of.plain, of.egress)),
-			},
-		)
-	}
-	all = append(all,
-		disaster{name: "unmarked deleted", do: nft("delete element inet egress_ip unmarked { 0 }")},
-		disaster{name: "unmarked goes elsewhere", do: nft("delete element inet egress_ip unmarked { 0 }", "add element inet egress_ip unmarked { 0 : accept }")},
-	)
 	for _, chain := range []struct {
-		name        string
-		leaks, wide bool
+		name               string
+		leaks, wide, hooks bool
 	}{
-		{"prerouting", true, true}, {"postrouting", false, true}, {"output", false, false}, {"others", false, true},
-		{"out_INDEX", true, false}, {"back_INDEX", false, false},
+		{"prerouting", true, true, true}, {"postrouting", false, true, true}, {"output", false, false, true},
+		{"others", false, true, false}, {"out_INDEX", true, false, false}, {"back_INDEX", false, false, false},
 	} {
-		name, in := strings.Replace(chain.name, "INDEX", "N", 1), "inet egress_ip "+chain.name
+		name, in := "chain "+strings.Replace(chain.name, "INDEX", "N", 1), "inet egress_ip "+chain.name
 		all = append(all,
-			disaster{name: "chain " + name + " flushed", leaks: chain.leaks, wide: chain.wide, do: nft("flush chain " + in)},
-			disaster{name: "chain " + name + ", rule deleted", leaks: chain.leaks, wide: chain.wide, do: func(t *testing.T, c *cluster) {
+			disaster{name: name + ", rule deleted", leaks: chain.leaks, wide: chain.wide, do: func(t *testing.T, c *cluster) {
 				run("nft delete rule "+in+" handle "+firstRule(t, c, chain.name))(t, c)
 			}},
-			disaster{name: "chain " + name + ", rule added", leaks: chain.leaks, wide: chain.wide, do: nft("insert rule " + in + " accept")},
+			disaster{name: name + ", rule added", leaks: chain.leaks, wide: chain.wide, do: nft("insert rule " + in + " accept")},
 		)
-	}
-	for _, name := range []string{"prerouting", "postrouting", "output"} {
-		in := "inet egress_ip " + name
+		if !chain.hooks {
+			continue
+		}
 		all = append(all,
-			disaster{name: "chain " + name + " deleted", wide: true, do: nft("flush chain "+in, "delete chain "+in)},
-			disaster{name: "chain " + name + ", policy", leaks: true, wide: true, do: nft("add chain " + in + " { policy drop; }")},
-			disaster{name: "chain " + name + ", priority", leaks: true, wide: true, do: func(t *testing.T, c *cluster) {
-				table := c.command(t, "nft", "-s", "list", "chain", "inet", "egress_ip", name)
+			disaster{name: name + ", policy", leaks: true, wide: true, do: nft("add chain " + in + " { policy drop; }")},
+			disaster{name: name + ", priority", leaks: true, wide: true, do: func(t *testing.T, c *cluster) {
+				table := c.command(t, "nft", "-s", "list", "chain", "inet", "egress_ip", chain.name)
 				priority := strings.Index(table, "priority")
 				end := priority + strings.Index(table[priority:], ";")
-				c.nftFile(t, "flush chain "+in+"\ndelete chain "+in+"\n"+table[:priority]+"priority 300"+table[end:])
+				c.nftFile(t, "delete chain "+in+"\n"+table[:priority]+"priority 300"+table[end:])
 			}},
 		)
 	}
-	return append(all, disaster{
-		name: "chains of a link that is not there",
-		do:   nft("add chain inet egress_ip out_99", "add chain inet egress_ip back_99", `add element inet egress_ip out4 { 10.244.1.99 : goto out_99 }`),
-	})
+	return all
 }
 
 // firstRule is the handle of a chain's first rule.

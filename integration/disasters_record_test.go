@@ -28,7 +28,7 @@ func recordDisasters() []disaster {
 		}
 		require.NoError(t, os.Mkdir(filepath.Join(dir, "shared", "mark-0x7000000"), 0o700))
 		require.NoError(t, os.Symlink("../"+stranger, filepath.Join(dir, "shared", "mark-0x7000000", "stranger:eth0.json")))
-		require.NoError(t, os.Mkdir(filepath.Join(dir, "shared", "link-77"), 0o700))
+		require.NoError(t, os.Mkdir(filepath.Join(dir, "shared", "link-77"), 0o700)) // killed in between
 		require.NoError(t, os.Symlink(stranger, filepath.Join(dir, "pods", "10.244.1.77")))
 	}
 	taken := func(t *testing.T, c *cluster) {
@@ -45,19 +45,17 @@ func recordDisasters() []disaster {
 		}
 	}
 	everything := inOrderOf(
-		deleteRules([]string{"-4", "-6"}, 5998, 6001),
-		run(inFamilies([]string{"-4", "-6"}, "ip -FAMILY route flush table TABLE")...),
+		deleteRules(5998, 6001),
+		run("ip -FAMILY route flush table TABLE"),
 		nft("flush ruleset"),
 		run("ip address flush dev enp7s0 to "+egress4+"/28", "ip -6 address flush dev enp7s0 to "+egress6+"/124", "sysctl -qw net.ipv4.conf.all.src_valid_mark=0"),
 	)
-	masquerade := func(t *testing.T, c *cluster) { c.masquerade(t) }
-	strict := run("sysctl -qw net.ipv4.conf.all.rp_filter=1")
 	return []disaster{
 		{name: "record without pods", do: none("pods")},
 		{name: "record without shared", do: none("shared")},
 		{name: "record without an index", do: none("shared", "pods")},
 		{name: "record without tables", do: none("tables")},
-		{name: "record without tables, no cluster networks configured", do: none("tables"), config: object{"clusterCIDRs": nil}},
+		{name: "record without tables, no cluster networks configured", do: none("tables"), config: derived},
 		{name: "record without cluster", do: none("cluster.json")},
 		{name: "index of what is not recorded", do: index},
 		{name: "unfinished files", do: unfinished},
@@ -87,14 +85,5 @@ func recordDisasters() []disaster {
 			},
 			leaks: true,
 		},
-	}
-}
-
-// inOrderOf does one after the other.
-func inOrderOf(all ...func(*testing.T, *cluster)) func(*testing.T, *cluster) {
-	return func(t *testing.T, c *cluster) {
-		for _, do := range all {
-			do(t, c)
-		}
 	}
 }
