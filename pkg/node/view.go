@@ -271,7 +271,8 @@ func (n *Node) lookAtAllRoutes(v *view) error {
 }
 
 // lookAtAllAddresses finds out which egress addresses are to stand, and which do.
-// While a link is down it has no IPv6 addresses.
+// While a link is down it has no IPv6 addresses, and it gets no IPv4 ones: they could not
+// be announced.
 func (n *Node) lookAtAllAddresses(v *view) error {
 	all, err := n.kernel.Addresses()
 	if err != nil {
@@ -292,9 +293,10 @@ func (n *Node) lookAtAllAddresses(v *view) error {
 		for _, f := range v.mine(a) {
 			l, up := v.link(f.Link)
 			at := f.HostAddress()
-			if l.Index != f.Index || !up && f.Family() == egress.IPv6 {
+			stands := slices.Contains(standing, at)
+			if l.Index != f.Index || !up && !stands {
 				cannot[at] = true
-			} else if !ours[at] && !slices.Contains(standing, at) && !slices.Contains(v.absent, at) {
+			} else if !ours[at] && !stands && !slices.Contains(v.absent, at) {
 				v.absent = append(v.absent, at)
 			}
 		}
