@@ -95,6 +95,13 @@ func (k *Kernel) namesIn(table *nftables.Table) ([]string, error) {
 	return names, nil
 }
 
+// ClassificationIsForeign reports whether the name of the table inet egress_ip is
+// somebody else's.
+func (k *Kernel) ClassificationIsForeign() (bool, error) {
+	names, err := k.namesIn(egressTable)
+	return slices.ContainsFunc(names, func(name string) bool { return !ourNames.MatchString(name) }), err
+}
+
 // ProbeTableIsForeign reports whether the probe table's name is somebody else's.
 func (k *Kernel) ProbeTableIsForeign() (bool, error) {
 	names, err := k.namesIn(probeTable)

@@ -182,6 +182,14 @@ func (n *Node) lookAtClassification(v *view) (err error) {
 		v.want.Elements = slices.Concat(v.want.Elements, classes.ClusterElements(), []egress.Element{egress.UnmarkedElement()})
 	}
 	v.have.Chains, v.have.Elements, v.counters, err = n.kernel.Classification(v.want.Chains)
+	if err != nil || len(classes.Pods) > 0 || len(v.have.Chains)+len(v.have.Elements) == 0 {
+		return err
+	}
+	// Nothing of ours is to be there; what is may be another's who uses the name.
+	foreign, err := n.kernel.ClassificationIsForeign()
+	if foreign {
+		v.have.Chains, v.have.Elements = nil, nil
+	}
 	return err
 }
 
