@@ -99,7 +99,7 @@ func (k *Kernel) namesIn(table *nftables.Table) ([]string, error) {
 // somebody else's.
 func (k *Kernel) ClassificationIsForeign() (bool, error) {
 	names, err := k.namesIn(egressTable)
-	return slices.ContainsFunc(names, func(name string) bool { return !ourNames.MatchString(name) }), err
+	return slices.ContainsFunc(names, func(name string) bool { return !isOurName(name) }), err
 }
 
 // ProbeTableIsForeign reports whether the probe table's name is somebody else's.
