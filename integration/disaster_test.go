@@ -31,6 +31,8 @@ type disaster struct {
 	leaks bool
 	// wide: the pod on the other link may be struck too.
 	wide bool
+	// silent: the kernel tells nobody of it, so a watcher sees it the next time it looks.
+	silent bool
 }
 
 // healer makes a node whole again. It is called before a disaster; the function
@@ -72,6 +74,10 @@ func (d disaster) strike(t *testing.T, s *stricken, begin healer) {
 	}
 	during := s.watch(t)
 	d.do(t, s.cluster)
+	if d.silent {
+		s.command(t, "ip", "rule", "add", "priority", "30000", "lookup", "main")
+		s.command(t, "ip", "rule", "del", "priority", "30000")
+	}
 	sends := []func(){s.open(t, 5000)}
 	if d.daemon != nil {
 		d.daemon(t, s.cluster)
