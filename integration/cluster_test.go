@@ -220,7 +220,7 @@ func (c *cluster) state(t *testing.T) string {
 		out := c.command(t, args[0], args[1:]...)
 		switch {
 		case args[0] == "nft":
-			out = inTableOrder(out)
+			out = inNameOrder(out)
 		case args[1] == "-br": // in which order they came does not matter
 			lines := strings.Split(out, "\n")
 			for i, line := range lines {
@@ -235,23 +235,6 @@ func (c *cluster) state(t *testing.T) string {
 	}
 	fmt.Fprintf(&b, "# record\n%s", strings.Join(c.recorded(t), "\n"))
 	return b.String()
-}
-
-// inTableOrder puts the tables of a ruleset, and the chains and sets of each, in
-// order; nft prints the newest last.
-func inTableOrder(s string) string {
-	tables := strings.SplitAfter(s, "\n}\n")
-	for i, table := range tables {
-		head, body, ok := strings.Cut(strings.TrimSuffix(table, "\n}\n"), "\n")
-		if !ok || head == table {
-			continue
-		}
-		parts := strings.Split(body, "\n\n")
-		slices.Sort(parts)
-		tables[i] = head + "\n" + strings.Join(parts, "\n\n") + "\n}\n"
-	}
-	slices.Sort(tables)
-	return strings.Join(tables, "")
 }
 
 // recorded lists every file and folder of the record.

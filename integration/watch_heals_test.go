@@ -1,8 +1,12 @@
 package integration
 
 import (
+	"io"
+	"net"
 	"testing"
+	"time"
 
+	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -13,4 +17,62 @@ func TestWatchHeals(t *testing.T) {
 		startWatcher(t, s.Node)
 		return func(done func() bool) { require.Eventually(t, done, waitFor, tick) }
 	})
+}
+
+// TestWatchFlap: while a link is down for two seconds its pods are refused, whatever
+// the watcher does, and none of their packets leaves by another; when it is back,
+// connections of before go on, and status says each time how it is.
+func TestWatchFlap(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
+	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+	d.add(t, both)
+	c.serveRepeatedly(t)
+	startWatcher(t, c.Node)
+	conns := map[string]net.Conn{}
+	for egress, server := range map[string]string{egress4: nettest.ServerIPv4, egress6: nettest.ServerIPv6} {
+		conn := dialTCP(t, d.Namespace, "", net.JoinHostPort(server, "8081"))
+		requireAnswer(t, conn, egress)
+		conns[egress] = conn
+	}
+	c.status(t, 0)
+	leaks := watchLeaks(t, c, d)
+
+	const flap = 2 * time.Second
+	second.down(t, c)
+	for begin := time.Now(); time.Since(begin) < flap; {
+		for _, conn := range conns {
+			_, err := conn.Write([]byte("?"))
+			require.NoError(t, err)
+		}
+		for _, server := range []string{nettest.ServerAskIPv4, nettest.ServerAskIPv6} {
+			_, err := d.Ask("udp", server)
+			require.Error(t, err)
+		}
+	}
+	out, _ := c.status(t, 1)
+	require.Contains(t, out, "link down")
+	second.up(t, c)
+	for egress, conn := range conns {
+		requireAnswer(t, conn, egress)
+	}
+	require.Eventually(t, func() bool {
+		_, exit := c.egressIP(t, "status")
+		return exit == 0
+	}, waitFor, 50*time.Millisecond)
+	d.requireSeen(t, egress4, egress6)
+	leaks.requireNone(t)
+}
+
+// requireAnswer asks a server that answers again and again; the first answer that
+// has not been read yet is this.
+func requireAnswer(t *testing.T, conn net.Conn, want string) {
+	t.Helper()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(waitFor)))
+	_, err := conn.Write([]byte("?"))
+	require.NoError(t, err)
+	answer := make([]byte, len(want))
+	_, err = io.ReadFull(conn, answer)
+	require.NoError(t, err)
+	require.Equal(t, want, string(answer))
 }
