@@ -20,6 +20,8 @@ type experiment struct {
 	systems []system
 	pods    []int // annotated ones, a set of nodes each
 	packets []packets
+
+	calls func(context.Context, options) (callReport, error) // instead, it is about calls
 }
 
 // packets are those of one kind of pods.

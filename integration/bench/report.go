@@ -13,7 +13,8 @@ import (
 type report struct {
 	Kernel string `json:"kernel"`
 	options
-	Results []result `json:"results"`
+	Results []result     `json:"results"`
+	Calls   []callReport `json:"calls,omitempty"`
 }
 
 func writeJSON(ctx context.Context, w io.Writer, chosen []experiment, o options) error {
@@ -23,6 +24,14 @@ func writeJSON(ctx context.Context, w io.Writer, chosen []experiment, o options)
 	}
 	r := report{Kernel: kernel, options: o}
 	for _, e := range chosen {
+		if e.calls != nil {
+			calls, err := e.calls(ctx, o)
+			if err != nil {
+				return err
+			}
+			r.Calls = append(r.Calls, calls)
+			continue
+		}
 		results, err := e.run(ctx, o)
 		if err != nil {
 			return err
@@ -46,6 +55,16 @@ func writeText(ctx context.Context, w io.Writer, chosen []experiment, o options)
 	fmt.Fprintf(w, "Forwarding one small packet on one core, in ns, and against the first row. Linux %s, rp_filter %s;\n"+
 		"median of %d builds of %d rounds each, ± up to the %s.\n", kernel, o.RPFilter, o.Builds, o.Rounds, of)
 	for _, e := range chosen {
+		if e.calls != nil {
+			calls, err := e.calls(ctx, o)
+			if err != nil {
+				return err
+			}
+			if err := printCalls(w, calls); err != nil {
+				return err
+			}
+			continue
+		}
 		results, err := e.run(ctx, o)
 		if err != nil {
 			return err
