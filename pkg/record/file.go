@@ -21,11 +21,16 @@ func write(path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	if err := mkdir(filepath.Dir(path)); err != nil {
-		return fmt.Errorf("create the folder of records: %w", err)
+	data = append(data, '\n')
+	err = writeFile(path+unfinished, data)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := mkdir(filepath.Dir(path)); err != nil {
+			return fmt.Errorf("create the folder of records: %w", err)
+		}
+		err = writeFile(path+unfinished, data)
 	}
-	if err := os.WriteFile(path+unfinished, append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write the record: %w", err)
+	if err != nil {
+		return fmt.Errorf("write the record: %w", &fs.PathError{Op: "write", Path: path + unfinished, Err: err})
 	}
 	if err := os.Rename(path+unfinished, path); err != nil {
 		return fmt.Errorf("write the record: %w", err)
@@ -83,26 +88,71 @@ func readFile(data []byte, path string) ([]byte, error) {
 	}
 }
 
-// link makes a symbolic link, in place of one that is there.
-func link(target, path string) error {
-	if have, err := os.Readlink(path); err == nil && have == target {
-		return nil
-	}
-	if err := mkdir(filepath.Dir(path)); err != nil {
-		return fmt.Errorf("create the folder of records: %w", err)
-	}
-	if err := remove(path); err != nil {
+// writeFile is os.WriteFile without the poller.
+func writeFile(path string, data []byte) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o600)
+	if err != nil {
 		return err
 	}
-	if err := os.Symlink(target, path); err != nil {
-		return fmt.Errorf("write the record: %w", err)
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			unix.Close(fd)
+			return err
+		}
+		data = data[n:]
+	}
+	return unix.Close(fd)
+}
+
+// some returns names out of a folder, two at least where there are two.
+func some(dir string) ([]string, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	// Room for . and .. and more than two of the longest names.
+	buffer := make([]byte, 2048)
+	n, err := unix.ReadDirent(fd, buffer)
+	if err != nil {
+		return nil, err
+	}
+	_, _, names := unix.ParseDirent(buffer[:n], -1, nil)
+	return names, nil
+}
+
+// link makes a symbolic link, in place of one that is there. As a rule there is
+// none, and its folder is there.
+func link(target, path string) error {
+	err := unix.Symlink(target, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := mkdir(filepath.Dir(path)); err != nil {
+			return fmt.Errorf("create the folder of records: %w", err)
+		}
+		err = unix.Symlink(target, path)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		if have, err := os.Readlink(path); err == nil && have == target {
+			return nil
+		}
+		if err := remove(path); err != nil {
+			return err
+		}
+		err = unix.Symlink(target, path)
+	}
+	if err != nil {
+		return fmt.Errorf("write the record: %w", &fs.PathError{Op: "symlink", Path: path, Err: err})
 	}
 	return nil
 }
 
 func remove(path string) error {
-	if err := os.Remove(path); err != nil && !absent(err) {
-		return fmt.Errorf("remove the record: %w", err)
+	if err := unix.Unlink(path); err != nil && !absent(err) {
+		return fmt.Errorf("remove the record: %w", &fs.PathError{Op: "unlink", Path: path, Err: err})
 	}
 	return nil
 }

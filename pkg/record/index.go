@@ -1,15 +1,14 @@
 package record
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"golang.org/x/sys/unix"
 )
 
 // Release forgets that an attachment has the flows' pod addresses, and that it
@@ -38,7 +37,7 @@ func (s Store) Release(a egress.Attachment, flows ...egress.Flow) error {
 		if err := remove(filepath.Join(s.dir, "shared", string(o), fileName(a.Owner))); err != nil {
 			return err
 		}
-		_ = os.Remove(filepath.Join(s.dir, "shared", string(o))) // fails while others need it
+		_ = unix.Rmdir(filepath.Join(s.dir, "shared", string(o))) // fails while others need it
 	}
 	return nil
 }
@@ -57,24 +56,19 @@ func (s Store) OwnerOf(pod netip.Addr) (o egress.Owner, ok bool, err error) {
 
 // Others says which other attachments need a shared object.
 func (s Store) Others(o Object, but egress.Owner) ([]egress.Owner, error) {
-	dir, err := os.Open(filepath.Join(s.dir, "shared", string(o)))
+	// Two names are enough to find one that is not but's.
+	names, err := some(filepath.Join(s.dir, "shared", string(o)))
 	if absent(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read who needs %s: %w", o, err)
 	}
-	defer dir.Close()
-	// Two names are enough to find one that is not but's.
-	names, err := dir.Readdirnames(2)
 	var others []egress.Owner
 	for _, n := range names {
 		if owner := ownerOf(n); owner != but {
 			others = append(others, owner)
 		}
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read who needs %s: %w", o, err)
 	}
 	return others, nil
 }

@@ -2,7 +2,6 @@ package record
 
 import (
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,21 +13,21 @@ import (
 // so there is exactly one lock a namespace, also for a container that sees
 // another /run, and nothing to leave behind.
 func Lock() (unlock func(), err error) {
-	f, err := os.Open("/proc/thread-self/ns/net")
+	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the network namespace: %w", err)
 	}
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		err = unix.Flock(fd, unix.LOCK_EX)
 		if err != unix.EINTR {
 			break
 		}
 	}
 	if err != nil {
-		f.Close()
+		unix.Close(fd)
 		return nil, fmt.Errorf("lock the network namespace: %w", err)
 	}
-	return func() { f.Close() }, nil
+	return func() { unix.Close(fd) }, nil
 }
 
 // cookie is the kernel's number of the calling thread's network namespace, which

@@ -105,7 +105,7 @@ func (s Store) Repair(all []egress.Attachment) error {
 		if err := remove(filepath.Join(s.dir, path)); err != nil {
 			return err
 		}
-		_ = os.Remove(filepath.Join(s.dir, filepath.Dir(path))) // fails while it is needed
+		_ = unix.Rmdir(filepath.Join(s.dir, filepath.Dir(path))) // fails while it is needed
 	}
 	return nil
 }

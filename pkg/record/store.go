@@ -1,9 +1,7 @@
 package record
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"golang.org/x/sys/unix"
 )
 
 // Root is where the records of all network namespaces are.
@@ -104,10 +103,12 @@ func (s Store) Remove(a egress.Attachment) error {
 // Prune removes the folders where nothing is recorded; as long as there is an
 // attachment they are not empty.
 func (s Store) Prune() {
-	for _, dir := range []string{"attachments", "pods", "shared", "tables", "."} {
-		_ = os.Remove(filepath.Join(s.dir, dir))
+	for _, dir := range []string{"attachments", "pods", "shared", "tables", ""} {
+		if err := unix.Rmdir(filepath.Join(s.dir, dir)); err == unix.ENOTEMPTY {
+			return
+		}
 	}
-	_ = os.Remove(Root)
+	_ = unix.Rmdir(Root)
 }
 
 // Abandoned reports whether there are folders of attachments but no attachment: a
@@ -120,13 +121,8 @@ func (s Store) Abandoned() bool {
 	if !slices.ContainsFunc(names, func(name string) bool { return name != probeFile }) {
 		return false
 	}
-	dir, err := os.Open(filepath.Join(s.dir, "attachments"))
-	if err != nil {
-		return absent(err)
-	}
-	defer dir.Close()
-	_, err = dir.Readdirnames(1)
-	return errors.Is(err, io.EOF)
+	attachments, err := some(filepath.Join(s.dir, "attachments"))
+	return absent(err) || err == nil && len(attachments) == 0
 }
 
 // Exists reports whether anything is recorded.
