@@ -42,6 +42,9 @@ func (k *Kernel) Links(names []string, indexes []int) ([]egress.Link, error) {
 		}
 	}
 	for _, index := range indexes {
+		if seen[index] {
+			continue
+		}
 		if err := add(k.rt.LinkByIndex(index)); err != nil {
 			return nil, fmt.Errorf("read link with index %d: %w", index, err)
 		}

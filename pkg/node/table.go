@@ -16,13 +16,14 @@ func (n *Node) linkRoutes(index int, family egress.Family) ([]egress.Route, erro
 }
 
 // writeTable brings a link's table up to date: what main has for the link now,
-// the cluster's throws, and the closing route, which comes first.
-func (n *Node) writeTable(spec egress.TableSpec) error {
-	table, main, err := n.table(spec)
+// the cluster's throws, and the closing route, which comes first. When what is
+// recorded of the table changes, it may be new, and so without a name.
+func (n *Node) writeTable(spec egress.TableSpec, main []egress.Route) error {
+	table, err := n.table(spec)
 	if err != nil {
 		return err
 	}
-	before, _, err := n.store.Table(spec.Table, spec.Family)
+	before, recorded, err := n.store.Table(spec.Table, spec.Family)
 	if err != nil {
 		return err
 	}
@@ -30,8 +31,11 @@ func (n *Node) writeTable(spec egress.TableSpec) error {
 	// Killed before the stale throws are gone, the next call must still know of them.
 	pending := table
 	pending.Thrown = slices.Concat(table.Thrown, stale)
-	if err := n.store.PutTable(pending); err != nil {
-		return err
+	if !recorded || !before.Equal(pending) {
+		if err := n.store.PutTable(pending); err != nil {
+			return err
+		}
+		n.nameTables()
 	}
 	for _, r := range append([]egress.Route{spec.Closing()}, spec.Throws(table.Thrown)...) {
 		if err := n.kernel.AddRoute(r); err != nil {
@@ -62,22 +66,18 @@ func (n *Node) writeTable(spec egress.TableSpec) error {
 	return n.store.PutTable(table)
 }
 
-// table reads what a table is made of.
-func (n *Node) table(spec egress.TableSpec) (t egress.Table, main []egress.Route, err error) {
-	main, err = n.linkRoutes(spec.Index, spec.Family)
-	if err != nil {
-		return egress.Table{}, nil, err
-	}
+// table says what a table is made of.
+func (n *Node) table(spec egress.TableSpec) (egress.Table, error) {
 	thrown := spec.Cluster
 	if len(thrown) == 0 {
 		// Pods' and other nodes' routes are in main also where the link is in a VRF.
 		all, err := n.kernel.AllRoutes(spec.Family, egress.MainTable)
 		if err != nil {
-			return egress.Table{}, nil, err
+			return egress.Table{}, err
 		}
 		thrown = spec.DerivedCluster(all)
 	}
-	return egress.Table{TableSpec: spec, Thrown: slices.Clone(thrown)}, main, nil
+	return egress.Table{TableSpec: spec, Thrown: slices.Clone(thrown)}, nil
 }
 
 // clearTable removes what egress-ip has put into a link's table.

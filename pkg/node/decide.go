@@ -1,0 +1,164 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/egress-ip/egress-ip/pkg/config"
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/record"
+)
+
+// decision is what is to stand, and what the main table, or the VRF's, has for
+// its links. It is good for as long as the lock is held.
+type decision struct {
+	egress.Attachment
+	main map[linkFamily][]egress.Route
+}
+
+// linkFamily is one family of a link.
+type linkFamily struct {
+	index  int
+	family egress.Family
+}
+
+// decide returns what is to stand, with the lock taken. While it asks the link
+// whether another host has an address, which takes a while, others may go on.
+func (n *Node) decide(c config.Config, r config.Request) (decision, error) {
+	checked := map[egress.Address]bool{}
+	for {
+		if err := n.lock(); err != nil {
+			return decision{}, err
+		}
+		d, unchecked, err := n.desire(c, r)
+		if err != nil {
+			return decision{}, err
+		}
+		unchecked = slices.DeleteFunc(unchecked, func(a egress.Address) bool { return checked[a] })
+		if len(unchecked) == 0 {
+			return d, nil
+		}
+		n.release()
+		claim, err := n.kernel.WhoHas(unchecked)
+		if err != nil {
+			return decision{}, err
+		}
+		if claim != nil {
+			return decision{}, r.AddressError(fmt.Sprintf(
+				"another host on the link has %s: %s; free the address there, or choose another (where a router answers for every address, set links[].duplicateCheck to false)",
+				claim.Address.Address, claim.MAC))
+		}
+		for _, a := range unchecked {
+			checked[a] = true
+		}
+	}
+}
+
+// desire reads what the request is about and decides. It also returns the egress
+// addresses that are to be put on a link and are to be checked before.
+func (n *Node) desire(c config.Config, r config.Request) (decision, []egress.Address, error) {
+	addresses, err := n.kernel.Addresses()
+	if err != nil {
+		return decision{}, nil, err
+	}
+	names, indexes := egress.Candidates(r, c, addresses)
+	links, err := n.kernel.Links(names, indexes)
+	if err != nil {
+		return decision{}, nil, err
+	}
+	if err := n.markOurs(addresses, links, r); err != nil {
+		return decision{}, nil, err
+	}
+	flows, err := egress.Select(r, c, egress.Node{Links: links, Addresses: addresses})
+	if err != nil {
+		return decision{}, nil, err
+	}
+	main := map[linkFamily][]egress.Route{}
+	for _, f := range flows {
+		routes, err := n.kernel.LinkRoutes(f.Family(), tableOf(links, f.Index), f.Index)
+		if err != nil {
+			return decision{}, nil, err
+		}
+		main[linkFamily{f.Index, f.Family()}] = routes
+		if err := egress.CheckNextHops(r, f, routes); err != nil {
+			return decision{}, nil, err
+		}
+	}
+	if err := n.checkAlone(c, flows); err != nil {
+		return decision{}, nil, err
+	}
+	mask, err := n.assignMarks(c, r, flows)
+	if err != nil {
+		return decision{}, nil, err
+	}
+	var unchecked []egress.Address
+	for _, f := range flows {
+		stands := slices.ContainsFunc(addresses, func(a egress.LinkAddress) bool { return a.Network.Addr() == f.Address })
+		if !stands && c.ChecksDuplicates(f.Link) && !slices.Contains(unchecked, f.HostAddress()) {
+			unchecked = append(unchecked, f.HostAddress())
+		}
+	}
+	return decision{egress.Attachment{
+		Owner:        egress.Owner{ContainerID: r.ContainerID, IfName: r.IfName},
+		Network:      c.Network,
+		PodNamespace: r.PodNamespace,
+		PodName:      r.PodName,
+		Since:        time.Now().UTC().Truncate(time.Second),
+		RulePriority: c.RulePriority,
+		MarkMask:     mask,
+		ClusterCIDRs: c.ClusterCIDRs,
+		Counters:     c.Counters,
+		Flows:        flows,
+	}, main}, unchecked, nil
+}
+
+func tableOf(links []egress.Link, index int) uint32 {
+	i := slices.IndexFunc(links, func(l egress.Link) bool { return l.Index == index })
+	return links[i].Table // flows are on links that were read
+}
+
+// markOurs says of the addresses that the request can mean which of them
+// egress-ip has put on a link; it puts there nothing but /32 and /128.
+func (n *Node) markOurs(addresses []egress.LinkAddress, links []egress.Link, r config.Request) error {
+	for i, a := range addresses {
+		if !a.Network.IsSingleIP() || !slices.ContainsFunc(links, func(l egress.Link) bool { return l.Index == a.Index }) {
+			continue
+		}
+		if len(r.Addresses) > 0 && !slices.Contains(r.Addresses, a.Network.Addr()) {
+			continue
+		}
+		ours, err := n.ours(egress.Flow{Index: a.Index, Address: a.Network.Addr()})
+		if err != nil {
+			return err
+		}
+		addresses[i].Ours = ours
+	}
+	return nil
+}
+
+// ours asks any attachment that shares the address; they all say the same.
+func (n *Node) ours(at egress.Flow) (bool, error) {
+	_, f, ok, err := n.sharer(record.AddressObject(at), func(f egress.Flow) bool {
+		return f.Index == at.Index && f.Address == at.Address
+	})
+	return ok && f.OwnsAddress, err
+}
+
+// sharer returns any attachment that needs a shared object, and its flow that does.
+func (n *Node) sharer(o record.Object, is func(egress.Flow) bool) (egress.Attachment, egress.Flow, bool, error) {
+	owners, err := n.store.Others(o, egress.Owner{})
+	if err != nil {
+		return egress.Attachment{}, egress.Flow{}, false, err
+	}
+	for _, owner := range owners {
+		a, ok, err := n.store.Find(owner)
+		if err != nil {
+			return egress.Attachment{}, egress.Flow{}, false, err
+		}
+		if i := slices.IndexFunc(a.Flows, is); ok && i >= 0 {
+			return a, a.Flows[i], true, nil
+		}
+	}
+	return egress.Attachment{}, egress.Flow{}, false, nil
+}
