@@ -7,6 +7,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 )
 
 // maxStdin is far above any configuration: Kubernetes lets the annotations of a
@@ -22,13 +23,13 @@ const delConfig = `{"cniVersion":"1.1.0","name":"egress-ip","type":"egress-ip"}`
 // being deleted.
 func cni(command string) *types.Error {
 	var stdin []byte
+	var err error
 	switch command {
 	case "VERSION":
 	case "DEL":
 		stdin = []byte(delConfig)
 		os.Unsetenv("CNI_NETNS")
 	default:
-		var err error
 		stdin, err = io.ReadAll(io.LimitReader(os.Stdin, maxStdin+1))
 		if err != nil {
 			return types.NewError(types.ErrIOFailure, "read the network configuration from stdin: "+err.Error(), "")
@@ -40,14 +41,21 @@ func cni(command string) *types.Error {
 			return types.NewError(types.ErrDecodingFailure, "no network configuration on stdin", "")
 		}
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return types.NewError(types.ErrIOFailure, "make a pipe: "+err.Error(), "")
+	if os.Stdin, err = asFile(stdin); err != nil {
+		return types.NewError(types.ErrIOFailure, err.Error(), "")
 	}
-	go func() {
-		_, _ = w.Write(stdin) // skel reads to the end, or says itself what is wrong
-		w.Close()
-	}()
-	os.Stdin = r
 	return skel.PluginMainFuncsWithError(funcs, supported, "")
+}
+
+// asFile returns a file that has this, in memory, and is to be read from its beginning.
+func asFile(data []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("stdin", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make a file in memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "stdin")
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return nil, fmt.Errorf("write a file in memory: %w", err)
+	}
+	return f, nil
 }
