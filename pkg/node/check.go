@@ -15,11 +15,8 @@ func (e *MissingError) Error() string {
 	return "missing on the node: " + strings.Join(e.Missing, "; ") + "; delete the pod, so that its ADD is made again"
 }
 
-// Check is CHECK: what the record says, less what the kernel has.
+// Check is CHECK of an annotated pod: what the record says, less what the kernel has.
 func (n *Node) Check(r config.Request) error {
-	if !r.Annotated() {
-		return nil
-	}
 	if err := n.lock(); err != nil {
 		return err
 	}

@@ -7,27 +7,26 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
-// Detach is DEL. It needs nothing but the record, and does nothing for an
-// attachment that has none.
-func Detach(o egress.Owner) error {
+// Recorded reports whether an attachment has a record, and so something for
+// Detach to do. Where it has none, what a killed call has left is cleared away.
+func Recorded(o egress.Owner) (bool, error) {
 	store, err := record.Open()
 	if err != nil {
-		return err
+		return false, err
 	}
-	if _, ok, err := store.Find(o); err != nil {
-		return err
-	} else if !ok {
-		return discard(store, o)
+	if _, ok, err := store.Find(o); err != nil || ok {
+		return ok, err
 	}
-	n, err := Open()
-	if err != nil {
-		return err
-	}
-	defer n.Close()
+	return false, discard(store, o)
+}
+
+// Detach is DEL. It needs nothing but the record, and does nothing for an
+// attachment that has none.
+func (n *Node) Detach(o egress.Owner) error {
 	if err := n.lock(); err != nil {
 		return err
 	}
-	a, ok, err := n.store.Find(o) // it may have changed while we waited
+	a, ok, err := n.store.Find(o)
 	if err != nil || !ok {
 		return err
 	}

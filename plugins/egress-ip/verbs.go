@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"runtime"
 
 	"github.com/containernetworking/cni/pkg/ns"
 	"github.com/containernetworking/cni/pkg/skel"
@@ -27,6 +28,7 @@ func add(args *skel.CmdArgs) error {
 	if config.MissesCapability(args.StdinData) && !r.Annotated() {
 		slog.Warn(`links are configured, but "capabilities": {"io.kubernetes.cri.pod-annotations": true} is missing, so no annotation arrives`)
 	}
+	oneProcessor()
 	n, err := node.Open()
 	if err != nil {
 		return cniError(err)
@@ -43,6 +45,10 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return cniError(err)
 	}
+	if !r.Annotated() {
+		return nil
+	}
+	oneProcessor()
 	n, err := node.Open()
 	if err != nil {
 		return cniError(err)
@@ -52,8 +58,24 @@ func check(args *skel.CmdArgs) error {
 }
 
 func del(args *skel.CmdArgs) error {
-	return cniError(node.Detach(egress.Owner{ContainerID: args.ContainerID, IfName: args.IfName}))
+	owner := egress.Owner{ContainerID: args.ContainerID, IfName: args.IfName}
+	recorded, err := node.Recorded(owner)
+	if err != nil || !recorded {
+		return cniError(err)
+	}
+	oneProcessor()
+	n, err := node.Open()
+	if err != nil {
+		return cniError(err)
+	}
+	defer n.Close()
+	return cniError(n.Detach(owner))
 }
+
+// oneProcessor is for calls that ask the kernel a lot, one thing after the other,
+// and wait for its answers: a second processor would only look for work. Shorter
+// calls end before that pays.
+func oneProcessor() { runtime.GOMAXPROCS(1) }
 
 func gc(args *skel.CmdArgs) error {
 	var c types.PluginConf
