@@ -62,7 +62,7 @@ func printCalls(w io.Writer, r callReport) error {
 			if c.Experiment != experiment {
 				continue
 			}
-			fmt.Fprintf(t, "%s\t%s\t%.2f\t%.2f-%.2f\t%.2f\t%s\tx%.2f (%.2f-%.2f)\n", c.System+c.Node, c.Call,
+			fmt.Fprintf(t, "%s\t%s\t%.2f\t%.2f-%.2f\t%.2f\t%s\tx%.2f (%.2f-%.2f)\n", c.System, c.Call,
 				c.CPU.Median, c.CPU.Low, c.CPU.High, c.Wall.Median, mebibytes(c.PeakKiB), c.Ratio.Median, c.Ratio.Low, c.Ratio.High)
 		}
 	}

@@ -29,6 +29,7 @@ var experiments = []experiment{
 	{name: "peers", systems: peers, pods: []int{1, 110, 250, 1000, 5000}, packets: []packets{annotatedPackets, lastPackets, plainPackets}},
 	{name: "counters", systems: countersSystems, pods: []int{1, 250}, packets: []packets{annotatedPackets, plainPackets}},
 	{name: "calls", calls: calls},
+	{name: growthName, calls: growth},
 }
 
 func main() {
@@ -41,7 +42,7 @@ func main() {
 func run(w io.Writer, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	output := flags.String("o", "text", "`format` of the output: text or json")
-	only := flags.String("only", "", "the one `experiment` to make: peers, counters or calls")
+	only := flags.String("only", "", "the one `experiment` to make: peers, counters, calls or growth")
 	pods := flags.String("pods", "", "`numbers` of annotated pods, like 1,250")
 	var o options
 	flags.IntVar(&o.Rounds, "rounds", 40, "how often each variant is measured in a build")
@@ -86,7 +87,7 @@ func choose(name string) ([]experiment, error) {
 			return []experiment{e}, nil
 		}
 	}
-	return nil, fmt.Errorf("-only %s: there are peers, counters and calls", name)
+	return nil, fmt.Errorf("-only %s: there are peers, counters, calls and growth", name)
 }
 
 // mostPods is less than the number of the first plain pod.
