@@ -24,12 +24,12 @@ demo: build
 	$(GO) run ./integration/demo
 
 # The tests compare with what nft and ip print, run the bridge plugin's masquerade
-# by iptables and by nftables, and follow the README by hand.
-TEST_COMMANDS = nft ip iptables conntrack ethtool tcpdump ping
+# by iptables and by nftables, follow the README by hand, and count system calls.
+TEST_COMMANDS = nft ip iptables conntrack ethtool tcpdump ping strace
 
 test: lint build tools
 	@for c in $(TEST_COMMANDS); do command -v $$c >/dev/null || missing=1; done; \
-	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack ethtool tcpdump iputils-ping; fi
+	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack ethtool tcpdump iputils-ping strace; fi
 	$(GO) test -timeout 30m ./...
 
 # Prints how long a DEL takes in a full conntrack table, against conntrack -D.
