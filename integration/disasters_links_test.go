@@ -57,8 +57,7 @@ func linkDisasters() []disaster {
 		disaster{name: "addresses deleted", do: run("ip address del "+egress4+"/32 dev enp7s0", "ip address del "+egress6+"/128 dev enp7s0",
 			"ip address del "+other4+"/32 dev enp7s0", "ip address del "+other6+"/128 dev enp7s0")},
 		disaster{
-			name: "src_valid_mark cleared", silent: true, do: run("sysctl -qw net.ipv4.conf.all.src_valid_mark=0"),
-			prepare: strict,
+			name: "src_valid_mark cleared", silent: true, do: clearMark, prepare: strict,
 		},
 	)
 }

@@ -44,12 +44,6 @@ func recordDisasters() []disaster {
 			require.NoError(t, os.WriteFile(filepath.Join(c.recordDir(t), path+".unfinished"), []byte(`{"contain`), 0o600))
 		}
 	}
-	everything := inOrderOf(
-		deleteRules(5998, 6001),
-		run("ip -FAMILY route flush table TABLE"),
-		nft("flush ruleset"),
-		run("ip address flush dev enp7s0 to "+egress4+"/28", "ip -6 address flush dev enp7s0 to "+egress6+"/124", "sysctl -qw net.ipv4.conf.all.src_valid_mark=0"),
-	)
 	return []disaster{
 		{name: "record without pods", silent: true, do: none("pods")},
 		{name: "record without shared", silent: true, do: none("shared")},
@@ -60,15 +54,15 @@ func recordDisasters() []disaster {
 		{name: "index of what is not recorded", silent: true, do: index},
 		{name: "unfinished files", silent: true, do: unfinished},
 		{name: "record damaged in all ways", silent: true, do: inOrderOf(index, taken, unfinished, none("tables"))},
-		{name: "nothing but the record", do: everything, daemon: masquerade, prepare: strict, leaks: true, wide: true},
-		{name: "nothing but attachments", do: inOrderOf(everything, none("shared", "pods", "tables")), daemon: masquerade, prepare: strict, leaks: true, wide: true},
+		{name: "nothing but the record", do: everythingOfOurs, daemon: masquerade, prepare: strict, leaks: true, wide: true},
+		{name: "nothing but attachments", do: inOrderOf(everythingOfOurs, none("shared", "pods", "tables")), daemon: masquerade, prepare: strict, leaks: true, wide: true},
 		{
 			name: "everything", prepare: strict, leaks: true, wide: true, anew: true,
-			do: inOrderOf(everything, index, taken, unfinished, second.down, third.down), daemon: inOrderOf(masquerade, second.up, third.up),
+			do: inOrderOf(everythingOfOurs, index, taken, unfinished, second.down, third.down), daemon: inOrderOf(masquerade, second.up, third.up),
 		},
 		{
 			name: "everything, links made anew", prepare: strict, leaks: true, wide: true, anew: true,
-			do: inOrderOf(everything, index, taken, unfinished, run("ip link del enp7s0", "ip link del enp8s0")), daemon: inOrderOf(masquerade, second.remake, third.remake),
+			do: inOrderOf(everythingOfOurs, index, taken, unfinished, run("ip link del enp7s0", "ip link del enp8s0")), daemon: inOrderOf(masquerade, second.remake, third.remake),
 		},
 		{
 			// An ADD that was killed when it had written its attachment alone, and
@@ -86,4 +80,12 @@ func recordDisasters() []disaster {
 			leaks: true,
 		},
 	}
+}
+
+// everythingOfOurs deletes all that is in the kernel; only the record stays.
+func everythingOfOurs(t *testing.T, c *cluster) {
+	deleteRules(5998, 6001)(t, c)
+	clearMark(t, c)
+	run("ip -FAMILY route flush table TABLE", "nft flush ruleset",
+		"ip address flush dev enp7s0 to "+egress4+"/28", "ip -6 address flush dev enp7s0 to "+egress6+"/124")(t, c)
 }
