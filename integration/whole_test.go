@@ -7,12 +7,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
-	"github.com/vishvananda/netlink"
 )
 
 // whole is [cluster.state] with what the record's files say and the sysctl, without
@@ -28,41 +28,53 @@ func (c *cluster) whole(t *testing.T) string {
 		"ip -br address", "nft -s list ruleset", "cat /proc/sys/net/ipv4/conf/all/src_valid_mark",
 	}, "; echo; echo ====; ")), next)
 	require.Len(t, parts, 7)
+	named := c.named(t)
 	var b strings.Builder
 	for i, in := range []func(string) string{
 		inWalkingOrder, inWalkingOrder, ofRoutes, ofRoutes, ofAddresses, inNameOrder, sorted,
 	} {
-		fmt.Fprintf(&b, "# %d\n%s", i, in(c.named(t, parts[i])))
+		fmt.Fprintf(&b, "# %d\n%s", i, in(named(parts[i])))
 	}
 	var files strings.Builder
 	for _, path := range c.recorded(t) {
 		fmt.Fprintln(&files, path, c.file(t, path))
 	}
-	return b.String() + "# record\n" + sorted(c.named(t, files.String()))
+	return b.String() + "# record\n" + sorted(named(files.String()))
 }
 
-// named puts the names of links in the place of their numbers.
-func (c *cluster) named(t *testing.T, text string) string {
+var (
+	tableNumber = regexp.MustCompile(`(lookup[ _]|table[ -]|tables/|"table":)(\d+)\b`)
+	linkNumber  = regexp.MustCompile(`(out_|back_|/link-|/address-|"ifindex":)(\d+)\b`)
+	linkLocal   = regexp.MustCompile(`fe80::[0-9a-f][0-9a-f:]*`)
+)
+
+// named returns a function that puts the names of links in the place of their numbers.
+func (c *cluster) named(t *testing.T) func(string) string {
 	t.Helper()
 	links, err := c.Node.Netlink().LinkList()
 	require.NoError(t, err)
+	names := map[int]string{}
 	for _, l := range links {
-		index, name := l.Attrs().Index, l.Attrs().Name
-		for _, base := range []int{1000, 7000} {
-			table := regexp.MustCompile(fmt.Sprintf(`(lookup[ _]|table[ -]|tables/|"table":)%d\b`, base+index))
-			text = table.ReplaceAllString(text, "${1}OF-"+name)
-		}
-		number := regexp.MustCompile(fmt.Sprintf(`(out_|back_|/link-|/address-|"ifindex":)%d\b`, index))
-		text = number.ReplaceAllString(text, "${1}"+name)
-		addresses, err := c.Node.Netlink().AddrList(l, netlink.FAMILY_V6)
-		require.NoError(t, err)
-		for _, a := range addresses {
-			if a.IP.IsLinkLocalUnicast() {
-				text = strings.ReplaceAll(text, a.IP.String(), "LINKLOCAL")
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	name := func(pattern *regexp.Regexp, prefix string, bases ...int) func(string) string {
+		return func(match string) string {
+			parts := pattern.FindStringSubmatch(match)
+			number, _ := strconv.Atoi(parts[2])
+			for _, base := range bases {
+				if name, ok := names[number-base]; ok {
+					return parts[1] + prefix + name
+				}
 			}
+			return match
 		}
 	}
-	return text
+	ofTable, ofLink := name(tableNumber, "OF-", 1000, 7000), name(linkNumber, "", 0)
+	return func(text string) string {
+		text = tableNumber.ReplaceAllStringFunc(text, ofTable)
+		text = linkNumber.ReplaceAllStringFunc(text, ofLink)
+		return linkLocal.ReplaceAllString(text, "LINKLOCAL")
+	}
 }
 
 // ofRoutes has a line for each route, the hops of a multipath included.
