@@ -73,7 +73,7 @@ func TestResyncKilled(t *testing.T) {
 	before := c.whole(t)
 	asks := keepAsking(t, c, live.Namespace, egress4, egress6)
 	k := killed{cluster: c, deaths: map[string]int{}}
-	addTakes, delTakes := k.measure(t, sandbox)
+	addTakes, delTakes := k.measure(t, noProbe, sandbox)
 	entry := egressIP(object{"links": twoLinks("", ""), "probeSNAT": object{"mode": "never"}})
 	for i := range 24 {
 		id, ipv4, ipv6 := fmt.Sprintf("killed-%d", i), "10.244.2.5", "fd00:10:244::2:5"

@@ -205,7 +205,9 @@ func TestResyncUnrecorded(t *testing.T) {
 				require.Equal(t, nettest.PrimaryIPv6, askFrom(t, d.Namespace, "udp", 5000, nettest.ServerAskIPv6))
 				d.requireSeen(t, nettest.PrimaryIPv4, nettest.PrimaryIPv6)
 			}
-			run("ip address del "+egress4+"/32 dev enp7s0", "ip address del "+egress6+"/128 dev enp7s0",
+			// And who has set the sysctl.
+			run("sysctl -qw net.ipv4.conf.all.src_valid_mark=0",
+				"ip address del "+egress4+"/32 dev enp7s0", "ip address del "+egress6+"/128 dev enp7s0",
 				"ip address del "+third4+"/32 dev enp8s0", "ip address del "+third6+"/128 dev enp8s0")(t, c)
 			require.Equal(t, before, c.whole(t))
 		})

@@ -125,7 +125,8 @@ func TestEventsOf(t *testing.T) {
 			h.shell(t, tt.before)
 			h.any(t)
 			h.shell(t, tt.change)
-			require.True(t, h.any(t))
+			// The kernel tells of an IPv6 address a moment later.
+			require.Eventually(t, func() bool { return h.any(t) }, 5*time.Second, time.Millisecond)
 		})
 	}
 }

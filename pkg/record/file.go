@@ -150,8 +150,13 @@ func link(target, path string) error {
 	return nil
 }
 
+// remove removes a file or an empty folder, if it is there.
 func remove(path string) error {
-	if err := unix.Unlink(path); err != nil && !absent(err) {
+	err := unix.Unlink(path)
+	if err == unix.EISDIR {
+		err = unix.Rmdir(path)
+	}
+	if err != nil && !absent(err) {
 		return fmt.Errorf("remove the record: %w", &fs.PathError{Op: "unlink", Path: path, Err: err})
 	}
 	return nil

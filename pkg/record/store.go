@@ -103,12 +103,18 @@ func (s Store) Remove(a egress.Attachment) error {
 // Prune removes the folders where nothing is recorded; as long as there is an
 // attachment they are not empty.
 func (s Store) Prune() {
-	for _, dir := range []string{"attachments", "pods", "shared", "tables", ""} {
+	for _, dir := range []string{"attachments", "pods", "shared", "tables"} {
 		if err := unix.Rmdir(filepath.Join(s.dir, dir)); err == unix.ENOTEMPTY {
 			return
 		}
 	}
-	_ = unix.Rmdir(Root)
+	// What was being written of the node when its call was killed.
+	for _, file := range []string{clusterFile, probeFile, srcValidMark} {
+		_ = unix.Unlink(filepath.Join(s.dir, file+unfinished))
+	}
+	if err := unix.Rmdir(s.dir); err != unix.ENOTEMPTY {
+		_ = unix.Rmdir(Root)
+	}
 }
 
 // Abandoned reports whether there are folders of attachments but no attachment: a
