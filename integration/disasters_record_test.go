@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -36,14 +37,16 @@ func recordDisasters() []disaster {
 		require.NoError(t, os.Remove(path))
 		require.NoError(t, os.Symlink(stranger, path))
 	}
-	unfinished := func(t *testing.T, c *cluster) {
-		for _, path := range []string{
-			"attachments/stranger:eth0.json", "attachments/first:eth0.json", "tables/" + c.table(t) + "-4.json", "tables/9999-6.json",
-			"cluster.json", "probe.json", "src_valid_mark",
-		} {
-			require.NoError(t, os.WriteFile(filepath.Join(c.recordDir(t), path+".unfinished"), []byte(`{"contain`), 0o600))
+	unfinished := func(paths ...string) func(*testing.T, *cluster) {
+		return func(t *testing.T, c *cluster) {
+			for _, path := range paths {
+				path = strings.Replace(path, "TABLE", c.table(t), 1)
+				require.NoError(t, os.WriteFile(filepath.Join(c.recordDir(t), path+".unfinished"), []byte(`{"contain`), 0o600))
+			}
 		}
 	}
+	allUnfinished := unfinished("attachments/stranger:eth0.json", "attachments/first:eth0.json", "tables/TABLE-4.json", "tables/9999-6.json",
+		"cluster.json", "probe.json", "src_valid_mark")
 	return []disaster{
 		{name: "record without pods", silent: true, do: none("pods")},
 		{name: "record without shared", silent: true, do: none("shared")},
@@ -52,17 +55,19 @@ func recordDisasters() []disaster {
 		{name: "record without tables, no cluster networks configured", silent: true, do: none("tables"), config: derived},
 		{name: "record without cluster", silent: true, do: none("cluster.json")},
 		{name: "index of what is not recorded", silent: true, do: index},
-		{name: "unfinished files", silent: true, do: unfinished},
-		{name: "record damaged in all ways", silent: true, do: inOrderOf(index, taken, unfinished, none("tables"))},
+		{name: "unfinished attachment", silent: true, do: unfinished("attachments/stranger:eth0.json")},
+		{name: "unfinished table", silent: true, do: unfinished("tables/TABLE-4.json")},
+		{name: "unfinished probe", silent: true, do: unfinished("probe.json")},
+		{name: "record damaged in all ways", silent: true, do: inOrderOf(index, taken, allUnfinished, none("tables"))},
 		{name: "nothing but the record", do: everythingOfOurs, daemon: masquerade, prepare: strict, leaks: true, wide: true},
 		{name: "nothing but attachments", do: inOrderOf(everythingOfOurs, none("shared", "pods", "tables")), daemon: masquerade, prepare: strict, leaks: true, wide: true},
 		{
 			name: "everything", prepare: strict, leaks: true, wide: true, anew: true,
-			do: inOrderOf(everythingOfOurs, index, taken, unfinished, second.down, third.down), daemon: inOrderOf(masquerade, second.up, third.up),
+			do: inOrderOf(everythingOfOurs, index, taken, allUnfinished, second.down, third.down), daemon: inOrderOf(masquerade, second.up, third.up),
 		},
 		{
 			name: "everything, links made anew", prepare: strict, leaks: true, wide: true, anew: true,
-			do: inOrderOf(everythingOfOurs, index, taken, unfinished, run("ip link del enp7s0", "ip link del enp8s0")), daemon: inOrderOf(masquerade, second.remake, third.remake),
+			do: inOrderOf(everythingOfOurs, index, taken, allUnfinished, run("ip link del enp7s0", "ip link del enp8s0")), daemon: inOrderOf(masquerade, second.remake, third.remake),
 		},
 		{
 			// An ADD that was killed when it had written its attachment alone, and

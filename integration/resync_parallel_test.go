@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,20 +29,22 @@ func TestResyncBesideCalls(t *testing.T) {
 	before := s.whole(t)
 	asks := keepAsking(t, s.cluster, s.tenants[0].Namespace, egress4, egress6)
 	far := s.keepFarAsking(t)
-	stop, stopped := make(chan struct{}), make(chan int)
-	go func() {
-		for n := 0; ; n++ {
-			select {
-			case <-stop:
-				stopped <- n
-				return
-			default:
-			}
-			run("ip rule del from 10.244.1.7", "ip route del throw 10.244.1.7 table TABLE",
-				"nft delete element inet egress_ip snat4 { 10.244.1.7 . enp7s0 }", "nft delete element inet egress_ip out6 { fd00:10:244::8 }")(t, s.cluster)
-			s.resync(t)
+	resyncs := &asking{stop: make(chan struct{})}
+	resyncs.every(0, "", func() (string, error) {
+		run("ip rule del from 10.244.1.7", "ip route del throw 10.244.1.7 table TABLE",
+			"nft delete element inet egress_ip snat4 { 10.244.1.7 . enp7s0 }", "nft delete element inet egress_ip out6 { fd00:10:244::8 }")(t, s.cluster)
+		if _, err := s.resyncs(); err != nil {
+			return "", err
 		}
-	}()
+		_, err := s.tenants[2].call(t, "CHECK", address(other4))
+		return "", err
+	})
+	for range 3 { // which mostly find calls under way
+		resyncs.every(0, "", func() (string, error) {
+			_, err := s.resyncs()
+			return "", err
+		})
+	}
 	errs := each(0, processes, processes, func(worker int) error {
 		for range 6 {
 			for _, command := range []string{"ADD", "CHECK", "DEL"} {
@@ -52,14 +55,28 @@ func TestResyncBesideCalls(t *testing.T) {
 		}
 		return nil
 	})
-	close(stop)
-	t.Logf("%d resyncs", <-stopped)
+	close(resyncs.stop)
+	resyncs.running.Wait()
+	t.Logf("%d resyncs", resyncs.asked)
+	require.Empty(t, resyncs.wrong)
 	require.Empty(t, errs)
 	asks.requireAll(t)
 	far.requireAll(t)
 	s.requireEgress(t)
 	require.Equal(t, before, s.whole(t))
 	s.requireNothingToDo(t)
+}
+
+// resyncs is resync for a goroutine of its own.
+func (c *cluster) resyncs() (string, error) {
+	cmd := exec.Command(filepath.Join(bin, "egress-ip"), "resync")
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := c.Node.Run(cmd)
+	if err != nil {
+		err = fmt.Errorf("resync: %w\n%s", err, &out)
+	}
+	return out.String(), err
 }
 
 // TestResyncKilled: ADDs, DELs and resyncs are killed at random moments. A resync then

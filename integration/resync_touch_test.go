@@ -42,6 +42,37 @@ func TestResyncTouches(t *testing.T) {
 	}
 }
 
+// TestResyncClusterConnections: what pods have opened inside the cluster goes on, by
+// Services too, whatever is repaired. A connection of which conntrack had forgotten the
+// translation would be dead.
+func TestResyncClusterConnections(t *testing.T) {
+	t.Parallel()
+	s := newStricken(t, object{"clusterCIDRs": []string{"10.96.0.0/12", "fd00:96::/112", "10.244.1.8/29", "fd00:10:244::8/125"}}, nil)
+	s.command(t, "nft", `
+		add table inet services
+		add chain inet services prerouting { type nat hook prerouting priority dstnat; }
+		add rule inet services prerouting ip daddr 10.96.0.10 dnat ip to 10.244.1.10
+		add rule inet services prerouting ip6 daddr fd00:96::10 dnat ip6 to fd00:10:244::a
+		add rule inet services prerouting ip daddr 10.96.0.11 dnat ip to 10.244.1.6
+		add rule inet services prerouting ip6 daddr fd00:96::11 dnat ip6 to fd00:10:244::6`)
+	first, sharing := s.tenants[0], s.tenants[1]
+	for _, n := range []*nettest.Namespace{s.plain.Namespace, sharing.Namespace, s.Node} {
+		n.ServeWhoAmI(t, nettest.WhoAmIPort)
+	}
+	for i, to := range []string{
+		"10.96.0.10", "10.96.0.11", "10.244.1.10", "10.244.1.6", nettest.PrimaryIPv4, // of which 10.244.1.6 is in no cluster network
+		"[fd00:96::10]", "[fd00:96::11]", "[fd00:10:244::a]", "[fd00:10:244::6]", "[" + nettest.PrimaryIPv6 + "]",
+	} {
+		saw := askFrom(t, first.Namespace, "udp", 5000+i, to+":8080")
+		require.Equal(t, first.addresses[i/5], saw, to)
+	}
+	connections := s.connections(t, first.addresses...)
+	require.Len(t, connections, 10)
+	run("ip -FAMILY rule del pref 5998", "nft flush chain inet egress_ip out_INDEX")(t, s.cluster)
+	s.resync(t)
+	require.Equal(t, connections, s.connections(t, first.addresses...))
+}
+
 // TestResyncAnnounces: an address that is put back is announced, as with an ADD: the
 // router, which believes that it is elsewhere, sends here at once.
 func TestResyncAnnounces(t *testing.T) {
