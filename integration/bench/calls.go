@@ -34,7 +34,8 @@ const memoryRounds = 5
 func calls(ctx context.Context, o options) (callReport, error) {
 	var report callReport
 	err := within(ctx, func(s *scope) {
-		folder, awsMissing := buildPlugins(s)
+		folder := buildPlugins(s)
+		awsMissing := buildAWS(s, folder)
 		if awsMissing != nil {
 			report.LeftOut = append(report.LeftOut, "egress-cni of AWS: "+awsMissing.Error())
 		}

@@ -19,24 +19,29 @@ const (
 	plugins = "github.com/containernetworking/plugins/plugins"
 )
 
-// buildPlugins builds what is called, all in the same way, into a folder that
-// goes with the scope. AWS's plugin is of a module of its own; where that cannot
-// be had, it is left out and awsMissing says why.
-func buildPlugins(s *scope) (folder string, awsMissing error) {
+// buildPlugins builds what is called, all in the same way, into a folder that goes
+// with the scope.
+func buildPlugins(s *scope) (folder string) {
 	folder, err := os.MkdirTemp("", "egress-ip-bench-")
 	s.must(err)
 	s.Cleanup(func() { _ = os.RemoveAll(folder) })
-	s.must(build1(s, ".", folder,
+	s.must(buildInto(s, folder, ".",
 		module+"/plugins/egress-ip", module+"/integration/bench/noop",
 		plugins+"/meta/portmap", plugins+"/meta/sbr", plugins+"/meta/bandwidth", plugins+"/meta/firewall", plugins+"/ipam/host-local"))
-	root, err := exec.CommandContext(s.ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
-	s.must(err)
-	return folder, build1(s, filepath.Join(strings.TrimSpace(string(root)), "integration/bench/egresscni"), folder, "tool")
+	return folder
 }
 
-func build1(s *scope, module, into string, packages ...string) error {
+// buildAWS builds AWS's plugin, which is of a Go module of its own: what it needs
+// is none of egress-ip's.
+func buildAWS(s *scope, folder string) error {
+	root, err := exec.CommandContext(s.ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	s.must(err)
+	return buildInto(s, folder, filepath.Join(strings.TrimSpace(string(root)), "integration/bench/egresscni"), "tool")
+}
+
+func buildInto(s *scope, folder, module string, packages ...string) error {
 	cmd := exec.CommandContext(s.ctx, "go", append([]string{
-		"build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", into + "/"}, packages...)...)
+		"build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", folder + "/"}, packages...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", cmd, err, bytes.TrimSpace(out))

@@ -52,12 +52,13 @@ func most(results []callResult, system string) float64 {
 // printCalls prints a row a call, and the verdicts.
 func printCalls(w io.Writer, r callReport) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "\nA call of a plugin: CPU of user and kernel, with the programs that it runs; medians of %d rounds.\n", len(r.Calls[0].cpu))
 	for _, experiment := range distinctCalls(r.Calls, func(r callResult) string { return r.Experiment }) {
 		base := "the no-op plugin's"
 		if experiment == growthName {
-			base = "on the base node"
+			base = "that with " + baseNode
 		}
-		fmt.Fprintf(t, "\n%s\tcall\tCPU, ms\tof which half is in\twall, ms\tpeak, MiB\tCPU, to %s\n", experiment, base)
+		fmt.Fprintf(t, "\n%s\tcall\tCPU, ms\thalf is in\twall, ms\tpeak, MiB\tCPU, to %s\n", experiment, base)
 		for _, c := range r.Calls {
 			if c.Experiment != experiment {
 				continue

@@ -36,7 +36,7 @@ const baseNode = "1 pod"
 func growth(ctx context.Context, o options) (callReport, error) {
 	var report callReport
 	err := within(ctx, func(s *scope) {
-		folder, _ := buildPlugins(s)
+		folder := buildPlugins(s)
 		var systems []callSystem
 		for _, l := range ladens {
 			s.Logf("growth: %s", l.label)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,8 +53,10 @@ func writeText(ctx context.Context, w io.Writer, chosen []experiment, o options)
 	if o.Builds > 1 {
 		of = "lowest and highest build"
 	}
-	fmt.Fprintf(w, "Forwarding one small packet on one core, in ns, and against the first row. Linux %s, rp_filter %s;\n"+
-		"median of %d builds of %d rounds each, ± up to the %s.\n", kernel, o.RPFilter, o.Builds, o.Rounds, of)
+	if slices.ContainsFunc(chosen, func(e experiment) bool { return e.calls == nil }) {
+		fmt.Fprintf(w, "Forwarding one small packet on one core, in ns, and against the first row. Linux %s, rp_filter %s;\n"+
+			"median of %d builds of %d rounds each, ± up to the %s.\n", kernel, o.RPFilter, o.Builds, o.Rounds, of)
+	}
 	for _, e := range chosen {
 		if e.calls != nil {
 			calls, err := e.calls(ctx, o)
