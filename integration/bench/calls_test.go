@@ -46,7 +46,7 @@ func TestGrowth(t *testing.T) {
 		l := laden{"much", pods, routes, connections}
 		system := l.build(s, folder)
 		results := callRounds(s, growthName, folder, []callSystem{system}, 1)
-		require.Len(t, results, len([]string{addAnnotated, delAnnotated, addPlain, delPlain}))
+		require.Len(t, results, len([]string{addAnnotated, checkAnnotated, delAnnotated, addPlain, delPlain}))
 		n := node{Namespace: system.lab.Node, label: l.label}
 		require.Equal(t, pods, strings.Count(n.run(s, "", "ip", "rule"), "6000:"))
 		require.Equal(t, routes, strings.Count(n.run(s, "", "ip", "route"), ".0/24 via 192.0.2.1 "))

@@ -75,11 +75,11 @@ func (l laden) build(s *scope, folder string) callSystem {
 	fillConnections(s, lab, l.connections)
 	var calls []labelledCall
 	for _, c := range []struct {
-		annotations object
-		add, del    string
-	}{{egressAddress("192.168.124.99"), addAnnotated, delAnnotated}, {object{}, addPlain, delPlain}} {
+		annotations     object
+		add, check, del string
+	}{{egressAddress("192.168.124.99"), addAnnotated, checkAnnotated, delAnnotated}, {object{}, addPlain, "", delPlain}} {
 		in := stdin(s, egressConfig(c.annotations), pod, podIPv4+"/32")
-		calls = append(calls, cycle(pod.Path(), podContainer, in, c.add, "", c.del)...)
+		calls = append(calls, cycle(pod.Path(), podContainer, in, c.add, c.check, c.del)...)
 	}
 	return callSystem{l.label, "egress-ip", lab, calls, nil}
 }
