@@ -28,17 +28,9 @@ func attachNothing(*scope, *node) {}
 var peers = []system{
 	{label: "no egress system", attach: attachNothing, arrive: byPrimary, base: true},
 	{label: "egress-ip", attach: attachOurs, arrive: byEgress},
-	{label: "egress-ip, src_valid_mark 1", attach: attachWithMark, arrive: byEgress},
 	{label: "egress-ip, nftables flushed", attach: attachFlushed, arrive: byEgressUntranslated},
 	{label: "OVN-Kubernetes' scheme", attach: attachOVN, arrive: byEgress},
 	{label: "(sending alone)", attach: attachNothing, arrive: byPrimary, dropped: true},
-}
-
-// attachWithMark is egress-ip where the kernel heeds the mark also as it looks
-// the way back up, which it does for IPv4 as soon as there are rules.
-func attachWithMark(s *scope, n *node) {
-	attachOurs(s, n)
-	n.Sysctl(s, "net.ipv4.conf.all.src_valid_mark", "1")
 }
 
 // attachFlushed is egress-ip when somebody has flushed its table: the source rules are left.
