@@ -28,7 +28,7 @@ func TestBench(t *testing.T) {
 	require.NotEmpty(t, r.Kernel)
 	want := 0
 	for _, e := range experiments {
-		want += len(e.systems) * len(e.packets) * len(families) * 2
+		want += len(e.systems) * len(e.packets) * len(e.families) * 2
 	}
 	require.Len(t, r.Results, want)
 	for _, result := range r.Results {
@@ -50,7 +50,7 @@ func TestCounters(t *testing.T) {
 	t.Parallel()
 	const pods = 5
 	require.NoError(t, within(t.Context(), func(s *scope) {
-		for i, n := range build(s, countersSystems, pods, options{RPFilter: "0"}) {
+		for i, n := range (experiment{systems: countersSystems}).build(s, pods) {
 			for _, f := range families {
 				for _, p := range []packets{annotatedPackets, plainPackets} {
 					expect := byPrimary(f)
@@ -88,7 +88,7 @@ func TestEstablish(t *testing.T) {
 		"left by eth0 with the source 192.0.2.10:2000":  {nettest.PrimaryLink, f.egress},
 	} {
 		err := within(t.Context(), func(s *scope) {
-			n := newNode(s, nettest.New(s, "wire"), 0, "node", 1, options{RPFilter: "0"})
+			n := newNode(s, nettest.New(s, "wire"), 0, "node", 1, 0)
 			newLane(s, n, traffic{family: f, pods: f.annotated(1)}, expect).establish(s)
 		})
 		require.ErrorContains(t, err, want)
@@ -101,10 +101,9 @@ func TestBadFlags(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"-only", "tea"}, "-only tea: there are peers and counters"},
+		{[]string{"-only", "tea"}, "-only tea: there are peers, strict, flat, counters"},
 		{[]string{"-o", "xml"}, "-o xml: there are text and json"},
 		{[]string{"-rounds", "0"}, "-rounds 0, -builds 3: one at least of each"},
-		{[]string{"-rp-filter", "3"}, "-rp-filter 3: there are 0, 1 and 2"},
 		{[]string{"-pods", "1,x"}, `-pods 1,x: "x" is no number from 1 to 20000`},
 		{[]string{"-pods", "20001"}, `-pods 20001: "20001" is no number from 1 to 20000`},
 		{[]string{"peers"}, `"peers": there are only flags; see -h`},

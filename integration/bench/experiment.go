@@ -8,18 +8,19 @@ import (
 
 // options of a run.
 type options struct {
-	Rounds   int    `json:"rounds"`
-	Builds   int    `json:"builds"`   // how often all nodes are built anew
-	RPFilter string `json:"rpFilter"` // of IPv4
-	pods     []int  // annotated ones, a set of nodes each; none: the experiment's own
+	Rounds int   `json:"rounds"`
+	Builds int   `json:"builds"` // how often all nodes are built anew
+	pods   []int // annotated ones, a set of nodes each; none: the experiment's own
 }
 
 // experiment compares systems.
 type experiment struct {
-	name    string
-	systems []system
-	pods    []int // annotated ones, a set of nodes each
-	packets []packets
+	name     string
+	systems  []system
+	pods     []int // annotated ones, a set of nodes each
+	packets  []packets
+	families []family
+	rpFilter int // the nodes' net.ipv4.conf.all.rp_filter
 }
 
 // packets are those of one kind of pods.
@@ -75,7 +76,7 @@ func (e experiment) run(ctx context.Context, o options) ([]result, error) {
 		for b := range o.Builds {
 			err := within(ctx, func(s *scope) {
 				s.Logf("%s: %d annotated pods, build %d of %d", e.name, pods, b+1, o.Builds)
-				nodes := build(s, e.systems, pods, o)
+				nodes := e.build(s, pods)
 				measured := e.measure(s, nodes, pods, o.Rounds)
 				if b == 0 {
 					ofSize = measured
@@ -101,11 +102,10 @@ func (e experiment) run(ctx context.Context, o options) ([]result, error) {
 // measure measures all kinds of packets through the nodes of one build.
 func (e experiment) measure(s *scope, nodes []*node, pods, rounds int) []result {
 	var results []result
-	for _, f := range families {
+	for _, f := range e.families {
 		for _, newFlow := range []bool{false, true} {
 			for _, p := range e.packets {
-				t := traffic{family: f, pods: p.sources(f, pods), newFlow: newFlow}
-				for i, rounds := range e.contest(s, nodes, t, p.ours, rounds) {
+				for i, rounds := range e.contest(s, nodes, p, traffic{family: f, newFlow: newFlow}, rounds) {
 					results = append(results, result{
 						Experiment: e.name, System: e.systems[i].label, Pods: pods,
 						Packet: p.name, Family: f.name, Connection: connection(newFlow),
@@ -129,14 +129,14 @@ func connection(newFlow bool) string {
 type rounds struct{ ns, ratio []float64 }
 
 // contest measures one kind of packets, in a scope of its own for its sockets.
-func (e experiment) contest(outer *scope, nodes []*node, t traffic, annotated bool, n int) []rounds {
+func (e experiment) contest(outer *scope, nodes []*node, p packets, t traffic, n int) []rounds {
 	all := make([]rounds, len(nodes))
 	outer.must(within(outer.ctx, func(s *scope) {
 		lanes := make([]*lane, len(nodes))
 		for i, node := range nodes {
-			t.dropped = e.systems[i].dropped
+			t.dropped, t.pods = e.systems[i].dropped, p.sources(t.family, node.pods)
 			expect := byPrimary(t.family)
-			if annotated {
+			if p.ours {
 				expect = e.systems[i].arrive(t.family)
 			}
 			lanes[i] = newLane(s, node, t, expect)

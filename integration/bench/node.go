@@ -37,11 +37,11 @@ type node struct {
 }
 
 // newNode builds a node without any egress plugin. number tells the nodes of a wire apart.
-func newNode(s *scope, wire *nettest.Namespace, number int, label string, pods int, o options) *node {
+func newNode(s *scope, wire *nettest.Namespace, number int, label string, pods, rpFilter int) *node {
 	n := &node{Namespace: nettest.New(s, label), label: label, pods: pods, wire: wire, ends: map[string]string{}}
 	n.Forward(s)
 	for _, conf := range []string{"all", "default"} {
-		n.Sysctl(s, "net.ipv4.conf."+conf+".rp_filter", o.RPFilter)
+		n.Sysctl(s, "net.ipv4.conf."+conf+".rp_filter", fmt.Sprint(rpFilter))
 	}
 	for _, link := range []string{podsLink, nettest.PrimaryLink, nettest.SecondLink} {
 		n.ends[link] = fmt.Sprintf("%s%d", link, number)

@@ -13,7 +13,8 @@ import (
 type report struct {
 	Kernel string `json:"kernel"`
 	options
-	Results []result `json:"results"`
+	Results []result  `json:"results"`
+	Targets []verdict `json:"targets"`
 }
 
 func writeJSON(ctx context.Context, w io.Writer, chosen []experiment, o options) error {
@@ -29,6 +30,7 @@ func writeJSON(ctx context.Context, w io.Writer, chosen []experiment, o options)
 		}
 		r.Results = append(r.Results, results...)
 	}
+	r.Targets = verdicts(r.Results)
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(r)
@@ -43,8 +45,9 @@ func writeText(ctx context.Context, w io.Writer, chosen []experiment, o options)
 	if o.Builds > 1 {
 		of = "lowest and highest build"
 	}
-	fmt.Fprintf(w, "Forwarding one small packet on one core, in ns, and against the first row. Linux %s, rp_filter %s;\n"+
-		"median of %d builds of %d rounds each, ± up to the %s.\n", kernel, o.RPFilter, o.Builds, o.Rounds, of)
+	fmt.Fprintf(w, "Forwarding one small packet on one core, in ns, and against the first row. Linux %s;\n"+
+		"median of %d builds of %d rounds each, ± up to the %s.\n", kernel, o.Builds, o.Rounds, of)
+	var all []result
 	for _, e := range chosen {
 		results, err := e.run(ctx, o)
 		if err != nil {
@@ -53,8 +56,9 @@ func writeText(ctx context.Context, w io.Writer, chosen []experiment, o options)
 		if err := printTables(w, results); err != nil {
 			return err
 		}
+		all = append(all, results...)
 	}
-	return nil
+	return printVerdicts(w, verdicts(all))
 }
 
 func kernelRelease() (string, error) {
