@@ -101,7 +101,7 @@ func TestBadFlags(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"-only", "tea"}, "-only tea: there are peers, strict, flat, counters"},
+		{[]string{"-only", "tea"}, "-only tea: there are peers, strict, flat, price, counters"},
 		{[]string{"-o", "xml"}, "-o xml: there are text and json"},
 		{[]string{"-rounds", "0"}, "-rounds 0, -builds 3: one at least of each"},
 		{[]string{"-pods", "1,x"}, `-pods 1,x: "x" is no number from 1 to 20000`},
