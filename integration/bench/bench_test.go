@@ -33,7 +33,7 @@ func TestBench(t *testing.T) {
 	require.Len(t, r.Results, want)
 	for _, result := range r.Results {
 		require.Equal(t, pods, result.Pods)
-		for _, s := range []spread{result.Nanoseconds, result.Ratio} {
+		for _, s := range []spread{result.Value, result.Ratio} {
 			require.Greater(t, s.Low, 0.0, "%+v", result)
 			require.LessOrEqual(t, s.Low, s.Median, "%+v", result)
 			require.LessOrEqual(t, s.Median, s.High, "%+v", result)
@@ -101,7 +101,7 @@ func TestBadFlags(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"-only", "tea"}, "-only tea: there are peers, strict, flat, price, counters"},
+		{[]string{"-only", "tea"}, "-only tea: there are peers, strict, flat, streams, price, counters"},
 		{[]string{"-o", "xml"}, "-o xml: there are text and json"},
 		{[]string{"-rounds", "0"}, "-rounds 0, -builds 3: one at least of each"},
 		{[]string{"-pods", "1,x"}, `-pods 1,x: "x" is no number from 1 to 20000`},

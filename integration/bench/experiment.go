@@ -20,7 +20,8 @@ type experiment struct {
 	pods     []int // annotated ones, a set of nodes each
 	packets  []packets
 	families []family
-	rpFilter int // the nodes' net.ipv4.conf.all.rp_filter
+	rpFilter int  // the nodes' net.ipv4.conf.all.rp_filter
+	streams  bool // measures TCP streams, instead of single packets
 }
 
 // packets are those of one kind of pods.
@@ -50,18 +51,19 @@ func evenly(all []netip.Addr) []netip.Addr {
 	return some
 }
 
-// result is what one kind of packets costs with one system.
+// result is what one thing takes with one system.
 type result struct {
-	Experiment  string `json:"experiment"`
-	System      string `json:"system"`
-	Pods        int    `json:"pods"`
-	Packet      string `json:"packet"`
-	Family      string `json:"family"`
-	Connection  string `json:"connection"`
-	Nanoseconds spread `json:"nanoseconds"`
-	Ratio       spread `json:"ratio"` // to the experiment's base
+	Experiment string `json:"experiment"`
+	System     string `json:"system"`
+	Pods       int    `json:"pods"`
+	Packet     string `json:"packet"` // whose
+	Family     string `json:"family"`
+	What       string `json:"what"`
+	Unit       string `json:"unit"`
+	Value      spread `json:"value"`
+	Ratio      spread `json:"ratio"` // to the experiment's base
 
-	ns, ratio [][]float64 // build by build
+	values, ratio [][]float64 // build by build
 }
 
 // run builds the nodes and measures all kinds of packets.
@@ -76,14 +78,18 @@ func (e experiment) run(ctx context.Context, o options) ([]result, error) {
 		for b := range o.Builds {
 			err := within(ctx, func(s *scope) {
 				s.Logf("%s: %d annotated pods, build %d of %d", e.name, pods, b+1, o.Builds)
-				nodes := e.build(s, pods)
-				measured := e.measure(s, nodes, pods, o.Rounds)
+				var measured []result
+				if e.streams {
+					measured = e.measureStreams(s, pods, o.Rounds)
+				} else {
+					measured = e.measure(s, e.build(s, pods), pods, o.Rounds)
+				}
 				if b == 0 {
 					ofSize = measured
 					return
 				}
 				for i := range measured {
-					ofSize[i].ns = append(ofSize[i].ns, measured[i].ns...)
+					ofSize[i].values = append(ofSize[i].values, measured[i].values...)
 					ofSize[i].ratio = append(ofSize[i].ratio, measured[i].ratio...)
 				}
 			})
@@ -94,7 +100,7 @@ func (e experiment) run(ctx context.Context, o options) ([]result, error) {
 		all = append(all, ofSize...)
 	}
 	for i := range all {
-		all[i].Nanoseconds, all[i].Ratio = spreadOf(all[i].ns), spreadOf(all[i].ratio)
+		all[i].Value, all[i].Ratio = spreadOf(all[i].values), spreadOf(all[i].ratio)
 	}
 	return all, nil
 }
@@ -108,8 +114,8 @@ func (e experiment) measure(s *scope, nodes []*node, pods, rounds int) []result 
 				for i, rounds := range e.contest(s, nodes, p, traffic{family: f, newFlow: newFlow}, rounds) {
 					results = append(results, result{
 						Experiment: e.name, System: e.systems[i].label, Pods: pods,
-						Packet: p.name, Family: f.name, Connection: connection(newFlow),
-						ns: [][]float64{rounds.ns}, ratio: [][]float64{rounds.ratio},
+						Packet: p.name, Family: f.name, What: connection(newFlow), Unit: "ns",
+						values: [][]float64{rounds.values}, ratio: [][]float64{rounds.ratio},
 					})
 				}
 			}
@@ -120,17 +126,33 @@ func (e experiment) measure(s *scope, nodes []*node, pods, rounds int) []result 
 
 func connection(newFlow bool) string {
 	if newFlow {
-		return "new"
+		return "new connection"
 	}
-	return "established"
+	return "established connection"
 }
 
-// rounds of one system, in nanoseconds and as ratios to the base's.
-type rounds struct{ ns, ratio []float64 }
+// rounds of one system, as measured and as ratios to the base's.
+type rounds struct{ values, ratio []float64 }
+
+// compared adds the ratios to what systems have measured.
+func (e experiment) compared(measured [][]float64) []rounds {
+	var bases [][]float64
+	for i, system := range e.systems {
+		if system.base {
+			bases = append(bases, measured[i])
+		}
+	}
+	base := mediansOf(bases)
+	all := make([]rounds, len(measured))
+	for i := range all {
+		all[i] = rounds{measured[i], ratios(measured[i], base)}
+	}
+	return all
+}
 
 // contest measures one kind of packets, in a scope of its own for its sockets.
 func (e experiment) contest(outer *scope, nodes []*node, p packets, t traffic, n int) []rounds {
-	all := make([]rounds, len(nodes))
+	var all []rounds
 	outer.must(within(outer.ctx, func(s *scope) {
 		lanes := make([]*lane, len(nodes))
 		for i, node := range nodes {
@@ -144,16 +166,7 @@ func (e experiment) contest(outer *scope, nodes []*node, p packets, t traffic, n
 		}
 		measured, err := contest(s.ctx, lanes, n)
 		s.must(err)
-		var bases [][]float64
-		for i, system := range e.systems {
-			if system.base {
-				bases = append(bases, measured[i])
-			}
-		}
-		base := mediansOf(bases)
-		for i := range all {
-			all[i] = rounds{measured[i], ratios(measured[i], base)}
-		}
+		all = e.compared(measured)
 	}))
 	return all
 }

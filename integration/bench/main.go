@@ -28,6 +28,7 @@ var experiments = []experiment{
 	{name: "peers", systems: peers, pods: []int{1, 110, 250, 1000, 5000}, packets: []packets{annotatedPackets, plainPackets}, families: families},
 	{name: "strict", systems: peers, pods: []int{1, 250, 5000}, packets: []packets{annotatedPackets, plainPackets}, families: families[:1], rpFilter: 1},
 	{name: "flat", systems: flatSystems, pods: []int{5000}, packets: []packets{lastPackets, plainPackets}, families: families},
+	{name: "streams", systems: streamSystems, pods: []int{1, 250}, packets: []packets{annotatedPackets, plainPackets}, families: families, streams: true},
 	{name: "price", systems: priceSystems, pods: []int{1}, packets: []packets{annotatedPackets, plainPackets}, families: families},
 	{name: "counters", systems: countersSystems, pods: []int{250}, packets: []packets{annotatedPackets, plainPackets}, families: families},
 }

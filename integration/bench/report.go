@@ -14,7 +14,7 @@ type report struct {
 	Kernel string `json:"kernel"`
 	options
 	Results []result  `json:"results"`
-	Targets []verdict `json:"targets"`
+	Targets []outcome `json:"targets"`
 }
 
 func writeJSON(ctx context.Context, w io.Writer, chosen []experiment, o options) error {
@@ -30,7 +30,7 @@ func writeJSON(ctx context.Context, w io.Writer, chosen []experiment, o options)
 		}
 		r.Results = append(r.Results, results...)
 	}
-	r.Targets = verdicts(r.Results)
+	r.Targets = outcomes(r.Results)
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(r)
@@ -58,7 +58,7 @@ func writeText(ctx context.Context, w io.Writer, chosen []experiment, o options)
 		}
 		all = append(all, results...)
 	}
-	return printVerdicts(w, verdicts(all))
+	return printOutcomes(w, outcomes(all))
 }
 
 func kernelRelease() (string, error) {

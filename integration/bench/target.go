@@ -30,13 +30,13 @@ var targets = []target{
 	{"peers", 250, plainPackets, false, ours, bare, 1.20},
 }
 
-// verdict is what became of a target.
-type verdict struct {
+// outcome is what became of a target.
+type outcome struct {
 	Experiment string  `json:"experiment"`
 	Pods       int     `json:"pods"`
 	Packet     string  `json:"packet"`
 	Family     string  `json:"family"`
-	Connection string  `json:"connection"`
+	What       string  `json:"what"`
 	System     string  `json:"system"`
 	Against    string  `json:"against"`
 	Ratio      spread  `json:"ratio"`
@@ -44,22 +44,22 @@ type verdict struct {
 	Met        bool    `json:"met"`
 }
 
-// verdicts judges the targets of which there are results. The ratios are those
+// outcomes judges the targets of which there are results. The ratios are those
 // within a round, as everywhere.
-func verdicts(results []result) []verdict {
-	var all []verdict
+func outcomes(results []result) []outcome {
+	var all []outcome
 	for _, t := range targets {
 		for _, f := range families {
 			system, against := t.find(results, f, t.system), t.find(results, f, t.against)
 			if system == nil || against == nil {
 				continue
 			}
-			builds := make([][]float64, len(system.ns))
+			builds := make([][]float64, len(system.values))
 			for b := range builds {
-				builds[b] = ratios(system.ns[b], against.ns[b])
+				builds[b] = ratios(system.values[b], against.values[b])
 			}
 			ratio := spreadOf(builds)
-			all = append(all, verdict{
+			all = append(all, outcome{
 				t.experiment, t.pods, t.packets.name, f.name, connection(t.newFlow),
 				t.system, t.against, ratio, t.most, ratio.Median <= t.most,
 			})
@@ -71,26 +71,26 @@ func verdicts(results []result) []verdict {
 func (t target) find(results []result, f family, system string) *result {
 	for i, r := range results {
 		if r.Experiment == t.experiment && r.Pods == t.pods && r.Packet == t.packets.name && r.Family == f.name &&
-			r.Connection == connection(t.newFlow) && r.System == system {
+			r.What == connection(t.newFlow) && r.System == system {
 			return &results[i]
 		}
 	}
 	return nil
 }
 
-func printVerdicts(w io.Writer, verdicts []verdict) error {
-	if len(verdicts) == 0 {
+func printOutcomes(w io.Writer, outcomes []outcome) error {
+	if len(outcomes) == 0 {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "\nTargets\npacket\tannotated pods\tagainst\tratio\tat most\t\n")
-	for _, v := range verdicts {
+	for _, v := range outcomes {
 		met := "met"
 		if !v.Met {
 			met = "MISSED"
 		}
 		fmt.Fprintf(t, "%s, %s, %s\t%d\t%s\t%.3f (%.3f to %.3f)\t%.2f\t%s\n",
-			v.Packet, v.Family, v.Connection, v.Pods, v.Against, v.Ratio.Median, v.Ratio.Low, v.Ratio.High, v.Most, met)
+			v.Packet, v.Family, v.What, v.Pods, v.Against, v.Ratio.Median, v.Ratio.Low, v.Ratio.High, v.Most, met)
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print the targets: %w", err)
