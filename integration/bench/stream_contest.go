@@ -14,6 +14,8 @@ const (
 	streamTime = 10 * time.Millisecond
 	// streamShare: it takes longer than a burst of packets, so there are fewer rounds.
 	streamShare = 2
+	// warmRounds come first: TCP is to find its windows.
+	warmRounds = 5
 )
 
 // streamMeasure is what is measured of streams.
@@ -85,7 +87,7 @@ func (e experiment) streamContest(outer *scope, nodes []*streamNode, f family, m
 			}
 		}
 		s.must(onOneCore(func() error {
-			for round := range rounds {
+			for round := range warmRounds + rounds {
 				for k := range nodes {
 					i := (round + k) % len(nodes)
 					taken, err := m.measure(s, streams[i])
@@ -93,6 +95,9 @@ func (e experiment) streamContest(outer *scope, nodes []*streamNode, f family, m
 						return fmt.Errorf("%s: %w", nodes[i].label, err)
 					}
 					for v, value := range taken {
+						if round < warmRounds {
+							continue
+						}
 						values[v][i] = append(values[v][i], value)
 					}
 				}
