@@ -25,7 +25,7 @@ import (
 )
 
 var experiments = []experiment{
-	{name: "peers", systems: peers, pods: []int{1, 110, 250, 1000, 5000}, packets: []packets{annotatedPackets, plainPackets}, families: families},
+	{name: "peers", systems: peers, pods: []int{1, 30, 110, 250, 1000, 5000}, packets: []packets{annotatedPackets, plainPackets}, families: families},
 	{name: "strict", systems: peers, pods: []int{1, 250, 5000}, packets: []packets{annotatedPackets, plainPackets}, families: families[:1], rpFilter: 1},
 	{name: "flat", systems: flatSystems, pods: []int{5000}, packets: []packets{lastPackets, plainPackets}, families: families},
 	{name: "streams", systems: streamSystems, pods: []int{1, 250}, packets: []packets{annotatedPackets, plainPackets}, families: families, streams: true},
