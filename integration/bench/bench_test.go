@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -28,6 +29,10 @@ func TestBench(t *testing.T) {
 	require.NotEmpty(t, r.Kernel)
 	want := 0
 	for _, e := range experiments {
+		if e.streams {
+			want += len(e.systems) * len(e.packets) * len(e.families) * 4 // quantities
+			continue
+		}
 		want += len(e.systems) * len(e.packets) * len(e.families) * 2
 	}
 	require.Len(t, r.Results, want)
@@ -93,6 +98,19 @@ func TestEstablish(t *testing.T) {
 		})
 		require.ErrorContains(t, err, want)
 	}
+}
+
+// TestStreamSource: a stream that the server sees come from elsewhere than it is to is found out.
+func TestStreamSource(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	pod := f.pod(1)
+	err := within(t.Context(), func(s *scope) {
+		n := experiment{systems: peers}.newStreamNode(s, 0, 1)
+		n.newStream(s, f, pod, netip.MustParseAddr(f.primary))
+		n.newStream(s, f, pod, netip.MustParseAddr(f.egress))
+	})
+	require.ErrorContains(t, err, "a stream of 10.244.0.1 has the source 192.0.2.10 instead of 192.168.124.99")
 }
 
 func TestBadFlags(t *testing.T) {
