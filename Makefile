@@ -8,7 +8,7 @@ export GOFLAGS := $(GOFLAGS) -trimpath
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO      ?= go
 
-.PHONY: build tools demo test bench lint fuzz clean
+.PHONY: build tools commands demo test bench lint fuzz clean
 
 build:
 	$(GO) build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/egress-ip ./plugins/egress-ip
@@ -23,17 +23,21 @@ demo: build
 	$(GO) build -o bin/ github.com/containernetworking/cni/cnitool $(PLUGINS)/main/bridge $(PLUGINS)/ipam/host-local
 	$(GO) run ./integration/demo
 
-# The tests compare with what nft and ip print, run the bridge plugin's masquerade
-# by iptables and by nftables, follow the README by hand, and count system calls.
+# The tests and benchmarks compare with what nft and ip print, run the bridge plugin's
+# masquerade by iptables and by nftables, follow the README by hand, and count system calls.
 TEST_COMMANDS = nft ip iptables conntrack ethtool tcpdump ping strace
 
-test: lint build tools
+commands:
 	@for c in $(TEST_COMMANDS); do command -v $$c >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack ethtool tcpdump iputils-ping strace; fi
+
+test: lint build tools commands
 	$(GO) test -timeout 30m ./...
 
-# Prints how long a DEL takes in a full conntrack table, against conntrack -D.
-bench: build tools
+# What packets cost a node, and how long a DEL takes in a full conntrack table,
+# against conntrack -D. integration/bench/BENCHMARKS.md says what the figures mean.
+bench: build tools commands
+	$(GO) run ./integration/bench
 	$(GO) test ./integration -run '^$$' -bench . -benchtime 10x
 
 lint:

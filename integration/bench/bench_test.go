@@ -3,8 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"math"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,7 +18,7 @@ import (
 // reaches the sink from where it should, or the run fails.
 func TestBench(t *testing.T) {
 	t.Parallel()
-	const pods = attachedPods + 2
+	const pods = 5
 	var out bytes.Buffer
 	var r struct {
 		Kernel  string
@@ -36,12 +36,16 @@ func TestBench(t *testing.T) {
 		require.NoError(t, json.Unmarshal(out.Bytes(), &r))
 		require.NotEmpty(t, r.Kernel)
 		r.Results = append(before, r.Results...)
-		want += len(e.systems) * len(e.packets) * len(families) * 2
+		quantities := 2
+		if e.streams {
+			quantities = 4
+		}
+		want += len(e.systems) * len(e.packets) * len(e.families) * quantities
 	}
 	require.Len(t, r.Results, want)
 	for _, result := range r.Results {
 		require.Equal(t, pods, result.Pods)
-		for _, s := range []spread{result.Nanoseconds, result.Ratio} {
+		for _, s := range []spread{result.Value, result.Ratio} {
 			require.Greater(t, s.Low, 0.0, "%+v", result)
 			require.LessOrEqual(t, s.Low, s.Median, "%+v", result)
 			require.LessOrEqual(t, s.Median, s.High, "%+v", result)
@@ -56,9 +60,9 @@ func TestBench(t *testing.T) {
 // TestCounters: each variant counts the annotated pods' packets, and nothing else.
 func TestCounters(t *testing.T) {
 	t.Parallel()
-	const pods = attachedPods + 2
+	const pods = 5
 	require.NoError(t, within(t.Context(), func(s *scope) {
-		for i, n := range build(s, countersSystems, pods, options{RPFilter: "0"}) {
+		for i, n := range (experiment{systems: countersSystems}).build(s, pods) {
 			for _, f := range families {
 				for _, p := range []packets{annotatedPackets, plainPackets} {
 					expect := byPrimary(f)
@@ -96,43 +100,24 @@ func TestEstablish(t *testing.T) {
 		"left by eth0 with the source 192.0.2.10:2000":  {nettest.PrimaryLink, f.egress},
 	} {
 		err := within(t.Context(), func(s *scope) {
-			n := newNode(s, nettest.New(s, "wire"), 0, "node", 1, options{RPFilter: "0"})
+			n := newNode(s, nettest.New(s, "wire"), 0, "node", 1, 0)
 			newLane(s, n, traffic{family: f, pods: f.annotated(1)}, expect).establish(s)
 		})
 		require.ErrorContains(t, err, want)
 	}
 }
 
-// TestSameShape: a pod that is added in another way than Attach does is found out.
-func TestSameShape(t *testing.T) {
+// TestStreamSource: a stream that the server sees come from elsewhere than it is to is found out.
+func TestStreamSource(t *testing.T) {
 	t.Parallel()
-	const pods = attachedPods + 1
-	for name, damage := range map[string]func(*scope, *node){
-		"no rule": func(s *scope, n *node) {
-			n.run(s, "", "ip", "rule", "delete", "priority", "6000", "from", families[0].pod(pods).String())
-		},
-		"no throw": func(s *scope, n *node) {
-			n.run(s, "", "ip", "-6", "route", "delete", "throw", families[1].pod(pods).String(), "table", fmt.Sprint(n.secondTable(s)))
-		},
-		"no element": func(s *scope, n *node) {
-			n.run(s, "", "nft", "delete", "element", "inet", "egress_ip", "back6", "{", families[1].pod(pods).String(), "}")
-		},
-		"too many": func(s *scope, n *node) {
-			n.run(s, "", "ip", "rule", "add", "priority", "6000", "from", families[0].pod(pods+1).String())
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			err := within(t.Context(), func(s *scope) {
-				n := newNode(s, nettest.New(s, "wire"), 0, name, pods, options{RPFilter: "0"})
-				attachOurs(s, n)
-				damage(s, n)
-				sameShape(s, n)
-			})
-			require.ErrorContains(t, err, name+": ")
-			require.Regexp(t, `pod 4 was added with|objects of 9 pod addresses instead of 8`, err.Error())
-		})
-	}
+	f := families[0]
+	pod := f.pod(1)
+	err := within(t.Context(), func(s *scope) {
+		n := experiment{systems: peers}.newStreamNode(s, 0, 1)
+		n.newStream(s, f, pod, netip.MustParseAddr(f.primary))
+		n.newStream(s, f, pod, netip.MustParseAddr(f.egress))
+	})
+	require.ErrorContains(t, err, "a stream of 10.244.0.1 has the source 192.0.2.10 instead of 192.168.124.99")
 }
 
 func TestBadFlags(t *testing.T) {
@@ -141,10 +126,9 @@ func TestBadFlags(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"-only", "tea"}, "-only tea: there are peers, counters, calls and growth"},
+		{[]string{"-only", "tea"}, "-only tea: there are peers, strict, flat, streams, price, counters, calls, growth"},
 		{[]string{"-o", "xml"}, "-o xml: there are text and json"},
 		{[]string{"-rounds", "0"}, "-rounds 0, -builds 3: one at least of each"},
-		{[]string{"-rp-filter", "3"}, "-rp-filter 3: there are 0, 1 and 2"},
 		{[]string{"-pods", "1,x"}, `-pods 1,x: "x" is no number from 1 to 20000`},
 		{[]string{"-pods", "20001"}, `-pods 20001: "20001" is no number from 1 to 20000`},
 		{[]string{"peers"}, `"peers": there are only flags; see -h`},

@@ -8,18 +8,20 @@ import (
 
 // options of a run.
 type options struct {
-	Rounds   int    `json:"rounds"`
-	Builds   int    `json:"builds"`   // how often all nodes are built anew
-	RPFilter string `json:"rpFilter"` // of IPv4
-	pods     []int  // annotated ones, a set of nodes each; none: the experiment's own
+	Rounds int   `json:"rounds"`
+	Builds int   `json:"builds"` // how often all nodes are built anew
+	pods   []int // annotated ones, a set of nodes each; none: the experiment's own
 }
 
 // experiment compares systems.
 type experiment struct {
-	name    string
-	systems []system
-	pods    []int // annotated ones, a set of nodes each
-	packets []packets
+	name     string
+	systems  []system
+	pods     []int // annotated ones, a set of nodes each
+	packets  []packets
+	families []family
+	rpFilter int  // the nodes' net.ipv4.conf.all.rp_filter
+	streams  bool // measures TCP streams, instead of single packets
 
 	calls func(context.Context, options) (callReport, error) // instead, it is about calls
 }
@@ -51,18 +53,19 @@ func evenly(all []netip.Addr) []netip.Addr {
 	return some
 }
 
-// result is what one kind of packets costs with one system.
+// result is what one thing takes with one system.
 type result struct {
-	Experiment  string `json:"experiment"`
-	System      string `json:"system"`
-	Pods        int    `json:"pods"`
-	Packet      string `json:"packet"`
-	Family      string `json:"family"`
-	Connection  string `json:"connection"`
-	Nanoseconds spread `json:"nanoseconds"`
-	Ratio       spread `json:"ratio"` // to the experiment's base
+	Experiment string `json:"experiment"`
+	System     string `json:"system"`
+	Pods       int    `json:"pods"`
+	Packet     string `json:"packet"` // whose
+	Family     string `json:"family"`
+	What       string `json:"what"`
+	Unit       string `json:"unit"`
+	Value      spread `json:"value"`
+	Ratio      spread `json:"ratio"` // to the experiment's base
 
-	ns, ratio [][]float64 // build by build
+	values, ratio [][]float64 // build by build
 }
 
 // run builds the nodes and measures all kinds of packets.
@@ -77,14 +80,18 @@ func (e experiment) run(ctx context.Context, o options) ([]result, error) {
 		for b := range o.Builds {
 			err := within(ctx, func(s *scope) {
 				s.Logf("%s: %d annotated pods, build %d of %d", e.name, pods, b+1, o.Builds)
-				nodes := build(s, e.systems, pods, o)
-				measured := e.measure(s, nodes, pods, o.Rounds)
+				var measured []result
+				if e.streams {
+					measured = e.measureStreams(s, pods, o.Rounds)
+				} else {
+					measured = e.measure(s, e.build(s, pods), pods, o.Rounds)
+				}
 				if b == 0 {
 					ofSize = measured
 					return
 				}
 				for i := range measured {
-					ofSize[i].ns = append(ofSize[i].ns, measured[i].ns...)
+					ofSize[i].values = append(ofSize[i].values, measured[i].values...)
 					ofSize[i].ratio = append(ofSize[i].ratio, measured[i].ratio...)
 				}
 			})
@@ -95,7 +102,7 @@ func (e experiment) run(ctx context.Context, o options) ([]result, error) {
 		all = append(all, ofSize...)
 	}
 	for i := range all {
-		all[i].Nanoseconds, all[i].Ratio = spreadOf(all[i].ns), spreadOf(all[i].ratio)
+		all[i].Value, all[i].Ratio = spreadOf(all[i].values), spreadOf(all[i].ratio)
 	}
 	return all, nil
 }
@@ -103,15 +110,14 @@ func (e experiment) run(ctx context.Context, o options) ([]result, error) {
 // measure measures all kinds of packets through the nodes of one build.
 func (e experiment) measure(s *scope, nodes []*node, pods, rounds int) []result {
 	var results []result
-	for _, f := range families {
+	for _, f := range e.families {
 		for _, newFlow := range []bool{false, true} {
 			for _, p := range e.packets {
-				t := traffic{family: f, pods: p.sources(f, pods), newFlow: newFlow}
-				for i, rounds := range e.contest(s, nodes, t, p.ours, rounds) {
+				for i, rounds := range e.contest(s, nodes, p, traffic{family: f, newFlow: newFlow}, rounds) {
 					results = append(results, result{
 						Experiment: e.name, System: e.systems[i].label, Pods: pods,
-						Packet: p.name, Family: f.name, Connection: connection(newFlow),
-						ns: [][]float64{rounds.ns}, ratio: [][]float64{rounds.ratio},
+						Packet: p.name, Family: f.name, What: connection(newFlow), Unit: "ns",
+						values: [][]float64{rounds.values}, ratio: [][]float64{rounds.ratio},
 					})
 				}
 			}
@@ -122,23 +128,39 @@ func (e experiment) measure(s *scope, nodes []*node, pods, rounds int) []result 
 
 func connection(newFlow bool) string {
 	if newFlow {
-		return "new"
+		return "new connection"
 	}
-	return "established"
+	return "established connection"
 }
 
-// rounds of one system, in nanoseconds and as ratios to the base's.
-type rounds struct{ ns, ratio []float64 }
+// rounds of one system, as measured and as ratios to the base's.
+type rounds struct{ values, ratio []float64 }
+
+// compared adds the ratios to what systems have measured.
+func (e experiment) compared(measured [][]float64) []rounds {
+	var bases [][]float64
+	for i, system := range e.systems {
+		if system.base {
+			bases = append(bases, measured[i])
+		}
+	}
+	base := mediansOf(bases)
+	all := make([]rounds, len(measured))
+	for i := range all {
+		all[i] = rounds{measured[i], ratios(measured[i], base)}
+	}
+	return all
+}
 
 // contest measures one kind of packets, in a scope of its own for its sockets.
-func (e experiment) contest(outer *scope, nodes []*node, t traffic, annotated bool, n int) []rounds {
-	all := make([]rounds, len(nodes))
+func (e experiment) contest(outer *scope, nodes []*node, p packets, t traffic, n int) []rounds {
+	var all []rounds
 	outer.must(within(outer.ctx, func(s *scope) {
 		lanes := make([]*lane, len(nodes))
 		for i, node := range nodes {
-			t.dropped = e.systems[i].dropped
+			t.dropped, t.pods = e.systems[i].dropped, p.sources(t.family, node.pods)
 			expect := byPrimary(t.family)
-			if annotated {
+			if p.ours {
 				expect = e.systems[i].arrive(t.family)
 			}
 			lanes[i] = newLane(s, node, t, expect)
@@ -146,16 +168,7 @@ func (e experiment) contest(outer *scope, nodes []*node, t traffic, annotated bo
 		}
 		measured, err := contest(s.ctx, lanes, n)
 		s.must(err)
-		var bases [][]float64
-		for i, system := range e.systems {
-			if system.base {
-				bases = append(bases, measured[i])
-			}
-		}
-		base := mediansOf(bases)
-		for i := range all {
-			all[i] = rounds{measured[i], ratios(measured[i], base)}
-		}
+		all = e.compared(measured)
 	}))
 	return all
 }

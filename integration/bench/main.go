@@ -18,7 +18,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -26,8 +25,12 @@ import (
 )
 
 var experiments = []experiment{
-	{name: "peers", systems: peers, pods: []int{1, 110, 250, 1000, 5000}, packets: []packets{annotatedPackets, lastPackets, plainPackets}},
-	{name: "counters", systems: countersSystems, pods: []int{1, 250}, packets: []packets{annotatedPackets, plainPackets}},
+	{name: "peers", systems: peers, pods: []int{1, 30, 110, 250, 1000, 5000}, packets: []packets{annotatedPackets, plainPackets}, families: families},
+	{name: "strict", systems: peers, pods: []int{1, 250, 5000}, packets: []packets{annotatedPackets, plainPackets}, families: families[:1], rpFilter: 1},
+	{name: "flat", systems: flatSystems, pods: []int{5000}, packets: []packets{lastPackets, plainPackets}, families: families},
+	{name: "streams", systems: streamSystems, pods: []int{1, 250}, packets: []packets{annotatedPackets, plainPackets}, families: families, streams: true},
+	{name: "price", systems: priceSystems, pods: []int{1}, packets: []packets{annotatedPackets, plainPackets}, families: families},
+	{name: "counters", systems: countersSystems, pods: []int{250}, packets: []packets{annotatedPackets, plainPackets}, families: families},
 	{name: "calls", calls: calls},
 	{name: growthName, calls: growth},
 }
@@ -42,12 +45,11 @@ func main() {
 func run(w io.Writer, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	output := flags.String("o", "text", "`format` of the output: text or json")
-	only := flags.String("only", "", "the one `experiment` to make: peers, counters, calls or growth")
+	only := flags.String("only", "", "the one `experiment` to make: "+names())
 	pods := flags.String("pods", "", "`numbers` of annotated pods, like 1,250")
 	var o options
 	flags.IntVar(&o.Rounds, "rounds", 40, "how often each variant is measured in a build")
 	flags.IntVar(&o.Builds, "builds", 3, "how often the nodes are built anew")
-	flags.StringVar(&o.RPFilter, "rp-filter", "0", "the nodes' net.ipv4.conf.all.rp_filter: 0, 1 or 2")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -61,8 +63,6 @@ func run(w io.Writer, args []string) error {
 		return fmt.Errorf("-o %s: there are text and json", *output)
 	case o.Rounds < 1 || o.Builds < 1:
 		return fmt.Errorf("-rounds %d, -builds %d: one at least of each", o.Rounds, o.Builds)
-	case !slices.Contains([]string{"0", "1", "2"}, o.RPFilter):
-		return fmt.Errorf("-rp-filter %s: there are 0, 1 and 2", o.RPFilter)
 	case os.Geteuid() != 0:
 		return errors.New("network namespaces need root")
 	}
@@ -87,7 +87,15 @@ func choose(name string) ([]experiment, error) {
 			return []experiment{e}, nil
 		}
 	}
-	return nil, fmt.Errorf("-only %s: there are peers, counters, calls and growth", name)
+	return nil, fmt.Errorf("-only %s: there are %s", name, names())
+}
+
+func names() string {
+	var all []string
+	for _, e := range experiments {
+		all = append(all, e.name)
+	}
+	return strings.Join(all, ", ")
 }
 
 // mostPods is less than the number of the first plain pod.

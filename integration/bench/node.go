@@ -37,25 +37,30 @@ type node struct {
 }
 
 // newNode builds a node without any egress plugin. number tells the nodes of a wire apart.
-func newNode(s *scope, wire *nettest.Namespace, number int, label string, pods int, o options) *node {
+func newNode(s *scope, wire *nettest.Namespace, number int, label string, pods, rpFilter int) *node {
+	return newNodeBetween(s, wire, wire, number, label, pods, rpFilter)
+}
+
+// newNodeBetween builds a node whose pods are in another namespace than the world.
+func newNodeBetween(s *scope, inside, wire *nettest.Namespace, number int, label string, pods, rpFilter int) *node {
 	n := &node{Namespace: nettest.New(s, label), label: label, pods: pods, wire: wire, ends: map[string]string{}}
 	n.Forward(s)
 	for _, conf := range []string{"all", "default"} {
-		n.Sysctl(s, "net.ipv4.conf."+conf+".rp_filter", o.RPFilter)
+		n.Sysctl(s, "net.ipv4.conf."+conf+".rp_filter", fmt.Sprint(rpFilter))
 	}
-	for _, link := range []string{podsLink, nettest.PrimaryLink, nettest.SecondLink} {
+	for link, to := range map[string]*nettest.Namespace{podsLink: inside, nettest.PrimaryLink: wire, nettest.SecondLink: wire} {
 		n.ends[link] = fmt.Sprintf("%s%d", link, number)
-		nettest.Connect(s, n.Namespace, link, wire, n.ends[link])
+		nettest.Connect(s, n.Namespace, link, to, n.ends[link])
 	}
 	n.AddAddress(s, nettest.PrimaryLink, nettest.PrimaryIPv4+"/24")
 	n.AddAddress(s, nettest.PrimaryLink, nettest.PrimaryIPv6+"/64")
 	n.AddAddress(s, nettest.SecondLink, nettest.SecondIPv4+"/24")
 	n.AddAddress(s, nettest.SecondLink, nettest.SecondIPv6+"/64")
 	for _, f := range families {
-		n.neighbour(s, podsLink, f.podVia)
+		n.neighbour(s, podsLink, f.podVia, nobody)
 		n.AddRoute(s, nettest.Route{Dst: f.pods, Via: f.podVia, Link: podsLink, OnLink: true})
 		for link, metric := range map[string]int{nettest.PrimaryLink: 1024, nettest.SecondLink: 2048} {
-			n.neighbour(s, link, f.gateways[link])
+			n.neighbour(s, link, f.gateways[link], nobody)
 			n.AddRoute(s, nettest.Route{Dst: defaultRoute(f), Via: f.gateways[link], Link: link, Metric: metric})
 		}
 	}
@@ -88,9 +93,9 @@ const masquerade = `table inet node {
 }`
 
 // neighbour makes a next hop known for ever.
-func (n *node) neighbour(s *scope, link, address string) {
-	err := n.Netlink().NeighAdd(&netlink.Neigh{
-		LinkIndex: n.Index(s, link), State: netlink.NUD_PERMANENT, IP: net.ParseIP(address), HardwareAddr: nobody,
+func (n *node) neighbour(s *scope, link, address string, mac net.HardwareAddr) {
+	err := n.Netlink().NeighSet(&netlink.Neigh{
+		LinkIndex: n.Index(s, link), State: netlink.NUD_PERMANENT, IP: net.ParseIP(address), HardwareAddr: mac,
 	})
 	if err != nil {
 		s.Fatalf("%s: neighbour %s on %s: %w", n.label, address, link, err)

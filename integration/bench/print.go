@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 )
@@ -12,7 +14,7 @@ import (
 // a number of pods.
 func printTables(w io.Writer, results []result) error {
 	kind := func(r result) string {
-		return fmt.Sprintf("%s: %s packet, %s, %s connection; ns", r.Experiment, r.Packet, r.Family, r.Connection)
+		return fmt.Sprintf("%s: %s packet, %s, %s; %s", r.Experiment, r.Packet, r.Family, r.What, r.Unit)
 	}
 	kinds, systems, sizes := distinct(results, kind), distinct(results, func(r result) string { return r.System }), distinct(results, func(r result) int { return r.Pods })
 	for _, k := range kinds {
@@ -31,7 +33,7 @@ func printTables(w io.Writer, results []result) error {
 					row = append(row, "")
 					continue
 				}
-				row = append(row, fmt.Sprintf("%.0f (%s)", results[i].Nanoseconds.Median, ratioText(results[i].Ratio)))
+				row = append(row, fmt.Sprintf("%s (%s)", valueText(results[i].Value.Median), ratioText(results[i].Ratio)))
 			}
 			if len(strings.Join(row[1:], "")) > 0 {
 				fmt.Fprintln(t, strings.Join(row, "\t"))
@@ -42,6 +44,11 @@ func printTables(w io.Writer, results []result) error {
 		}
 	}
 	return nil
+}
+
+// valueText has three digits at least.
+func valueText(v float64) string {
+	return strconv.FormatFloat(v, 'f', max(0, 2-int(math.Log10(max(v, 1)))), 64)
 }
 
 // ratioText is a ratio and how far it is from the low or the high one: in percent

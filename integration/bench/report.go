@@ -15,6 +15,7 @@ type report struct {
 	Kernel string `json:"kernel"`
 	options
 	Results []result     `json:"results"`
+	Targets []outcome    `json:"targets"`
 	Calls   []callReport `json:"calls,omitempty"`
 }
 
@@ -39,6 +40,7 @@ func writeJSON(ctx context.Context, w io.Writer, chosen []experiment, o options)
 		}
 		r.Results = append(r.Results, results...)
 	}
+	r.Targets = outcomes(r.Results)
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(r)
@@ -54,9 +56,10 @@ func writeText(ctx context.Context, w io.Writer, chosen []experiment, o options)
 		of = "lowest and highest build"
 	}
 	if slices.ContainsFunc(chosen, func(e experiment) bool { return e.calls == nil }) {
-		fmt.Fprintf(w, "Forwarding one small packet on one core, in ns, and against the first row. Linux %s, rp_filter %s;\n"+
-			"median of %d builds of %d rounds each, ± up to the %s.\n", kernel, o.RPFilter, o.Builds, o.Rounds, of)
+		fmt.Fprintf(w, "Forwarding one small packet on one core, in ns, and against the first row. Linux %s;\n"+
+			"median of %d builds of %d rounds each, ± up to the %s.\n", kernel, o.Builds, o.Rounds, of)
 	}
+	var all []result
 	for _, e := range chosen {
 		if e.calls != nil {
 			calls, err := e.calls(ctx, o)
@@ -75,8 +78,9 @@ func writeText(ctx context.Context, w io.Writer, chosen []experiment, o options)
 		if err := printTables(w, results); err != nil {
 			return err
 		}
+		all = append(all, results...)
 	}
-	return nil
+	return printOutcomes(w, outcomes(all))
 }
 
 func kernelRelease() (string, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/egress-ip/egress-ip/pkg/nettest"
@@ -14,6 +15,7 @@ type system struct {
 	arrive  func(family) arrival
 	base    bool // what all are compared with; of several it is the median
 	dropped bool // the node drops the packets as they come in
+	pods    int  // annotated ones; 0: as many as the experiment says
 }
 
 func byEgress(f family) arrival { return arrival{nettest.SecondLink, f.egress} }
@@ -24,21 +26,27 @@ func byEgressUntranslated(family) arrival { return arrival{nettest.SecondLink, "
 
 func attachNothing(*scope, *node) {}
 
+// Labels by which targets name systems.
+const (
+	bare   = "no egress system"
+	ours   = "egress-ip"
+	ovn    = "OVN-Kubernetes' scheme"
+	onePod = "egress-ip with one pod"
+)
+
 // peers are what a node may do its egress with.
 var peers = []system{
-	{label: "no egress system", attach: attachNothing, arrive: byPrimary, base: true},
-	{label: "egress-ip", attach: attachOurs, arrive: byEgress},
-	{label: "egress-ip, src_valid_mark 1", attach: attachWithMark, arrive: byEgress},
+	{label: bare, attach: attachNothing, arrive: byPrimary, base: true},
+	{label: ours, attach: attachOurs, arrive: byEgress},
 	{label: "egress-ip, nftables flushed", attach: attachFlushed, arrive: byEgressUntranslated},
-	{label: "OVN-Kubernetes' scheme", attach: attachOVN, arrive: byEgress},
+	{label: ovn, attach: attachOVN, arrive: byEgress},
 	{label: "(sending alone)", attach: attachNothing, arrive: byPrimary, dropped: true},
 }
 
-// attachWithMark is egress-ip where the kernel heeds the mark also as it looks
-// the way back up, which it does for IPv4 as soon as there are rules.
-func attachWithMark(s *scope, n *node) {
-	attachOurs(s, n)
-	n.Sysctl(s, "net.ipv4.conf.all.src_valid_mark", "1")
+// flatSystems are egress-ip on a node with one pod and on one with many, side by side.
+var flatSystems = []system{
+	{label: onePod, attach: attachOurs, arrive: byEgress, base: true, pods: 1},
+	{label: ours, attach: attachOurs, arrive: byEgress},
 }
 
 // attachFlushed is egress-ip when somebody has flushed its table: the source rules are left.
@@ -48,11 +56,12 @@ func attachFlushed(s *scope, n *node) {
 }
 
 // build makes a node for each system.
-func build(s *scope, systems []system, pods int, o options) []*node {
+func (e experiment) build(s *scope, pods int) []*node {
 	wire := nettest.New(s, "wire")
-	nodes := make([]*node, len(systems))
-	for i, system := range systems {
-		nodes[i] = newNode(s, wire, i, fmt.Sprintf("%s, %d pods", system.label, pods), pods, o)
+	nodes := make([]*node, len(e.systems))
+	for i, system := range e.systems {
+		its := cmp.Or(system.pods, pods)
+		nodes[i] = newNode(s, wire, i, fmt.Sprintf("%s, %d pods", system.label, its), its, e.rpFilter)
 		system.attach(s, nodes[i])
 	}
 	return nodes
