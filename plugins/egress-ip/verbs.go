@@ -28,7 +28,9 @@ func add(args *skel.CmdArgs) error {
 	if config.MissesCapability(args.StdinData) && !r.Annotated() {
 		slog.Warn(`links are configured, but "capabilities": {"io.kubernetes.cri.pod-annotations": true} is missing, so no annotation arrives`)
 	}
-	oneProcessor()
+	if r.Annotated() {
+		oneProcessor()
+	}
 	n, err := node.Open()
 	if err != nil {
 		return cniError(err)
