@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // callResult is what one call costs on one node.
@@ -49,8 +50,9 @@ func calls(ctx context.Context, o options) (callReport, error) {
 	return report, err
 }
 
-// before each call another plugin is called, as a main plugin calls its IPAM: so
-// none finds the caches of the processor full of its own program.
+// before each call another plugin is called, as a main plugin calls its IPAM, so
+// that none finds the caches of the processor full of its own program; and the
+// kernel gets time to finish what the last one has left to it.
 var before = call{verb: "VERSION", stdin: `{"cniVersion":"1.1.0"}`}
 
 // callRounds makes all calls of all systems in each round, and begins with
@@ -73,6 +75,7 @@ func callRounds(s *scope, experiment, folder string, systems []callSystem, round
 			for j, c := range systems[i].calls {
 				_, err := before.measure(systems[i].lab.Node, folder, "host-local")
 				s.must(err)
+				time.Sleep(restTime)
 				cost, err := c.measure(systems[i].lab.Node, folder, systems[i].plugin)
 				s.must(err)
 				if round == 0 || c.label == "" {
