@@ -28,14 +28,16 @@ func (a Attachment) Classification(f Flow) Classification {
 	}
 }
 
-// Elements returns what the flow has in each of its family's maps.
-func (c Classification) Elements() []Element {
+// elementsOfFlow is how many elements a flow has, uncounted.
+const elementsOfFlow = 3
+
+// appendElements appends what the flow has in each of its family's maps.
+func (c Classification) appendElements(elements []Element) []Element {
 	f := FamilyOf(c.Pod)
-	elements := []Element{
-		{Set: f.Out(), Pod: c.Pod, Chain: c.out(), Owner: c.Owner},
-		{Set: f.Back(), Pod: c.Pod, Chain: BackChain(c.Index), Owner: c.Owner},
-		{Set: f.SNAT(), Pod: c.Pod, Link: c.Link, Address: c.Address, Owner: c.Owner},
-	}
+	elements = append(elements,
+		Element{Set: f.Out(), Pod: c.Pod, Chain: c.out(), Owner: c.Owner},
+		Element{Set: f.Back(), Pod: c.Pod, Chain: BackChain(c.Index), Owner: c.Owner},
+		Element{Set: f.SNAT(), Pod: c.Pod, Link: c.Link, Address: c.Address, Owner: c.Owner})
 	if c.Counted {
 		elements = append(elements, Element{Set: f.Sent(), Pod: c.Pod, Owner: c.Owner})
 	}
@@ -97,9 +99,9 @@ func (c Classes) ClusterElements() []Element {
 
 // PodElements returns the elements of all pods.
 func (c Classes) PodElements() []Element {
-	elements := make([]Element, 0, 3*len(c.Pods)+1)
+	elements := make([]Element, 0, elementsOfFlow*len(c.Pods)+1)
 	for _, p := range c.Pods {
-		elements = append(elements, p.Elements()...)
+		elements = p.appendElements(elements)
 	}
 	return elements
 }

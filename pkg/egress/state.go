@@ -19,7 +19,14 @@ type State struct {
 // Needs returns what these flows of attachments need, each thing that they share
 // once; the links' tables and the chains aside.
 func Needs(attachments []Attachment, of func(Attachment) []Flow) State {
-	var s State
+	flows := 0
+	for _, a := range attachments {
+		flows += len(a.Flows)
+	}
+	const beside = 32 // room for what is shared
+	s := State{
+		Rules: make([]Rule, 0, flows+beside), Routes: make([]Route, 0, flows+beside), Elements: make([]Element, 0, elementsOfFlow*flows+beside),
+	}
 	type shared struct {
 		link Rule
 		main bool
@@ -37,7 +44,7 @@ func Needs(attachments []Attachment, of func(Attachment) []Flow) State {
 				addresses[at] = true
 				s.Addresses = append(s.Addresses, at)
 			}
-			s.Elements = append(s.Elements, a.Classification(f).Elements()...)
+			s.Elements = a.Classification(f).appendElements(s.Elements)
 		}
 	}
 	return s

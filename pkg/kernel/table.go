@@ -25,16 +25,16 @@ func (k *Kernel) Classification(want []egress.Chain) ([]egress.Chain, []egress.E
 	if err != nil {
 		return nil, nil, nil, classifyError(err)
 	}
-	var elements []egress.Element
+	var sets [][]egress.Element
 	for _, set := range setNames() {
 		of, err := k.elements(set)
 		if err != nil {
 			return nil, nil, nil, classifyError(err)
 		}
-		elements = append(elements, of...)
+		sets = append(sets, of)
 	}
 	sent, err := k.sent(want)
-	return chains, elements, sent, classifyError(err)
+	return chains, slices.Concat(sets...), sent, classifyError(err)
 }
 
 // sent reads the counters of pods, if any is counted.

@@ -179,7 +179,7 @@ func (n *Node) lookAtClassification(v *view) (err error) {
 	}
 	if len(classes.Pods) > 0 {
 		v.want.Chains = classes.Chains()
-		v.want.Elements = slices.Concat(v.want.Elements, classes.ClusterElements(), []egress.Element{egress.UnmarkedElement()})
+		v.want.Elements = append(append(v.want.Elements, classes.ClusterElements()...), egress.UnmarkedElement())
 	}
 	v.have.Chains, v.have.Elements, v.counters, err = n.kernel.Classification(v.want.Chains)
 	if err != nil || len(classes.Pods) > 0 || len(v.have.Chains)+len(v.have.Elements) == 0 {
