@@ -182,10 +182,14 @@ func (n *Node) repairAddresses(missing []egress.Address) error {
 	var errs []error
 	for _, a := range missing {
 		added, err := n.kernel.AddAddress(a)
-		if err == nil && added {
-			err = n.kernel.Announce(a)
-		}
 		errs = append(errs, err)
+		if !added {
+			continue
+		}
+		if err := n.kernel.Announce(a); err != nil {
+			// A firewall may drop it, even our own chain that is still to be repaired.
+			slog.Warn("neighbours may look for an address elsewhere for a while", "error", err)
+		}
 	}
 	return errors.Join(errs...)
 }
