@@ -91,7 +91,7 @@ func (a Attachment) LinkRule(f Flow) Rule {
 // same, but only as main was at the last ADD; another pod or node may have come.
 // They are to be added before the LinkRule, whose priority they share.
 func (a Attachment) MainRules(f Flow) []Rule {
-	if len(a.TableSpec(f).Cluster) > 0 {
+	if slices.ContainsFunc(a.ClusterCIDRs, func(c netip.Prefix) bool { return FamilyOf(c.Addr()) == f.Family() }) {
 		return nil
 	}
 	r := a.LinkRule(f)
