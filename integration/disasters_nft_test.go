@@ -98,6 +98,12 @@ func chainDisasters() []disaster {
 				"add element inet egress_ip out4 { 10.244.1.99 : goto out_99 }"),
 		},
 		{
+			// The chain drops the announcement of the address.
+			name: "chain output, policy, and addresses deleted", leaks: true, wide: true,
+			do: inOrderOf(nft("add chain inet egress_ip output { policy drop; }"),
+				run("ip address del "+egress4+"/32 dev enp7s0", "ip address del "+egress6+"/128 dev enp7s0")),
+		},
+		{
 			name: "hooked chains deleted", wide: true,
 			do: nft("delete chain inet egress_ip prerouting", "delete chain inet egress_ip output", "delete chain inet egress_ip postrouting"),
 		},

@@ -17,9 +17,9 @@ import (
 
 // whole is [cluster.state] with what the record's files say and the sysctl, without
 // what a repair need not put back: the order in which objects of equal standing were
-// made, the time of the first ADD, and numbers that a link has only until it is made
-// anew (its ifindex, that in the table's number, its link-local address). Instead of those
-// stands the link's name. So two of them are equal, or something is different.
+// made, the time of the first ADD, and what a link has only until it is made anew: its
+// link-local address, and its ifindex, also in the number of its table, in whose place
+// stands its name. So where two of them differ, something does.
 func (c *cluster) whole(t *testing.T) string {
 	t.Helper()
 	const next = "\n====\n"
