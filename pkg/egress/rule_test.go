@@ -77,4 +77,6 @@ func TestNeedsMain(t *testing.T) {
 		require.Len(t, rules, 7)
 	}
 	require.NotContains(t, egress.Needs([]egress.Attachment{named}, all).Rules, main)
+	otherFamily := attachment(6000, "10.244.1.7", "fd00:10:244::/56")
+	require.Contains(t, egress.Needs([]egress.Attachment{otherFamily}, all).Rules, main)
 }
