@@ -206,8 +206,8 @@ func TestResyncUnrecorded(t *testing.T) {
 				d.requireSeen(t, nettest.PrimaryIPv4, nettest.PrimaryIPv6)
 			}
 			// And who has set the sysctl.
-			run("sysctl -qw net.ipv4.conf.all.src_valid_mark=0",
-				"ip address del "+egress4+"/32 dev enp7s0", "ip address del "+egress6+"/128 dev enp7s0",
+			clearMark(t, c)
+			run("ip address del "+egress4+"/32 dev enp7s0", "ip address del "+egress6+"/128 dev enp7s0",
 				"ip address del "+third4+"/32 dev enp8s0", "ip address del "+third6+"/128 dev enp8s0")(t, c)
 			require.Equal(t, before, c.whole(t))
 		})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -23,15 +22,11 @@ const streamChunk = 64 << 10
 // newStream connects, and makes sure that the server sees the stream come from
 // where it should.
 func (n *streamNode) newStream(s *scope, f family, pod, seen netip.Addr) stream {
-	server := netip.AddrPortFrom(netip.MustParseAddr(f.server), serverPort)
-	var listener net.Listener
-	var err error
-	n.server.Do(s, func() { listener, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", server.String()) })
-	s.must(err)
-	defer listener.Close()
+	listener := n.listeners[f.name]
 	dialer := net.Dialer{Timeout: time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(pod, 0))}
 	var conn net.Conn
-	n.client.Do(s, func() { conn, err = dialer.Dial("tcp", server.String()) })
+	var err error
+	n.client.Do(s, func() { conn, err = dialer.Dial("tcp", listener.Addr().String()) })
 	if err != nil {
 		s.Fatalf("%s: a stream of %s: %w", n.label, pod, err)
 	}

@@ -125,9 +125,7 @@ func (n *Node) apply(d decision) error {
 		if !added {
 			continue
 		}
-		if err := n.kernel.Announce(f.HostAddress()); err != nil {
-			return err
-		}
+		n.announce(f.HostAddress())
 	}
 	if err := n.ensureSrcValidMark(a); err != nil {
 		return err

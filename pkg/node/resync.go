@@ -186,12 +186,17 @@ func (n *Node) repairAddresses(missing []egress.Address) error {
 		if !added {
 			continue
 		}
-		if err := n.kernel.Announce(a); err != nil {
-			// A firewall may drop it, even our own chain that is still to be repaired.
-			slog.Warn("neighbours may look for an address elsewhere for a while", "error", err)
-		}
+		n.announce(a)
 	}
 	return errors.Join(errs...)
+}
+
+// announce tells the link's neighbours where an address is now. A firewall may drop
+// it, even our own chain that is still to be repaired: then they find out later.
+func (n *Node) announce(a egress.Address) {
+	if err := n.kernel.Announce(a); err != nil {
+		slog.Warn("neighbours may look for an address elsewhere for a while", "error", err)
+	}
 }
 
 func (n *Node) repairClassification(v view, missing, surplus egress.State) error {
