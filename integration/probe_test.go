@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/nettest"
-	"github.com/google/nftables"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -179,13 +178,7 @@ func (c *cluster) advertise(t *testing.T, to netip.Addr) {
 func TestProbeWrites(t *testing.T) {
 	t.Parallel()
 	c, d := newProbed(t, egressIP(nil))
-	generation := func() uint32 {
-		var gen *nftables.Gen
-		var err error
-		c.Node.Do(t, func() { gen, err = new(nftables.Conn).GetGen() })
-		require.NoError(t, err)
-		return gen.ID
-	}
+	generation := func() uint32 { return c.generation(t) }
 	empty := generation()
 	d.add(t, nil)
 	require.Equal(t, empty+1, generation())

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/google/nftables"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -55,16 +54,6 @@ var (
 	messageType = regexp.MustCompile(`nlmsg_type=([^,]*),`)
 	asksKernel  = regexp.MustCompile(`^(RTM_GET[A-Z]+|NFNL_SUBSYS_NFTABLES<<8\|NFT_MSG_GET[A-Z]+)$`)
 )
-
-// generation is the number of transactions that nftables has seen on the node.
-func (c *cluster) generation(t *testing.T) uint32 {
-	t.Helper()
-	var gen *nftables.Gen
-	var err error
-	c.Node.Do(t, func() { gen, err = new(nftables.Conn).GetGen() })
-	require.NoError(t, err)
-	return gen.ID
-}
 
 // watchChanges listens to what the kernel says of the node's rules, routes and
 // addresses from now on. The function that it returns gives the types of the
