@@ -50,12 +50,12 @@ func (c *cluster) raze(tb testing.TB) {
 	}
 }
 
-// addNumbered adds that many numbered dual-stack pods.
-func (c *cluster) addNumbered(tb testing.TB, pods int) {
+// addNumbered adds that many numbered pods.
+func (c *cluster) addNumbered(tb testing.TB, pods int, families ...int) {
 	tb.Helper()
 	sandbox := nettest.New(tb, "sandbox").Path()
 	require.Empty(tb, each(0, pods, runtime.NumCPU(), func(n int) error {
-		_, err := c.plugin(numbered(tb, "ADD", sandbox, n, 4, 6))
+		_, err := c.plugin(numbered(tb, "ADD", sandbox, n, families...))
 		return err
 	}))
 }
@@ -64,7 +64,7 @@ func (c *cluster) addNumbered(tb testing.TB, pods int) {
 func TestResyncMany(t *testing.T) {
 	t.Parallel()
 	c := newNode(t)
-	c.addNumbered(t, 130)
+	c.addNumbered(t, 130, 4, 6)
 	before, rest := objects(c.state(t))
 	c.raze(t)
 	_, exit := c.egressIP(t, "resync")
@@ -76,23 +76,28 @@ func TestResyncMany(t *testing.T) {
 	require.Equal(t, "nothing to do\n", out)
 }
 
-// BenchmarkResync says how much CPU a resync of 1,000 dual-stack pods takes when
-// there is nothing to do, and when the kernel has nothing of them; and, in the same
-// run, as how many ADDs that is.
+// BenchmarkResync says how much CPU a resync of 1,000 pods takes when there is nothing
+// to do, and when the kernel has nothing of them; and, in the same run, as how many
+// ADDs that is.
 func BenchmarkResync(b *testing.B) {
+	b.Run("IPv4", func(b *testing.B) { benchmarkResync(b, 4) })
+	b.Run("dual-stack", func(b *testing.B) { benchmarkResync(b, 4, 6) })
+}
+
+func benchmarkResync(b *testing.B, families ...int) {
 	const pods = 1000
 	c := newNode(b)
-	c.addNumbered(b, pods)
+	c.addNumbered(b, pods, families...)
 	sandbox := nettest.New(b, "sandbox").Path()
 	var nothing, everything, add time.Duration
 	for b.Loop() {
 		nothing += c.cpuOf(b, "resync")
 		c.raze(b)
 		everything += c.cpuOf(b, "resync")
-		cmd := pluginCommand(numbered(b, "ADD", sandbox, pods, 4, 6))
+		cmd := pluginCommand(numbered(b, "ADD", sandbox, pods, families...))
 		require.NoError(b, c.Node.Run(cmd))
 		add += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-		_, err := c.plugin(numbered(b, "DEL", sandbox, pods, 4, 6))
+		_, err := c.plugin(numbered(b, "DEL", sandbox, pods, families...))
 		require.NoError(b, err)
 	}
 	n := float64(b.N)

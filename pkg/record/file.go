@@ -80,10 +80,10 @@ func readFile(data []byte, path string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if n == 0 {
-			return data, nil
-		}
 		data = data[:len(data)+n]
+		if len(data) < cap(data) {
+			return data, nil // a file gives less than it is asked for only at its end
+		}
 		data = slices.Grow(data, 512)
 	}
 }

@@ -74,7 +74,7 @@ func del(args *skel.CmdArgs) error {
 	return cniError(n.Detach(owner))
 }
 
-// oneProcessor is for calls that ask the kernel a lot, one thing after the other,
+// oneProcessor is for calls and commands that ask the kernel a lot, one thing after the other,
 // and wait for its answers: a second processor would only look for work. Shorter
 // calls end before that pays.
 func oneProcessor() { runtime.GOMAXPROCS(1) }
