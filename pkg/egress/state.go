@@ -81,11 +81,6 @@ func difference[T comparable](a, b []T) (onlyA, onlyB []T) {
 	return onlyA, onlyB
 }
 
-// Empty reports whether there is nothing in it.
-func (s State) Empty() bool {
-	return len(s.Rules)+len(s.Routes)+len(s.Addresses)+len(s.Chains)+len(s.Elements) == 0
-}
-
 // Lines names each thing in it.
 func (s State) Lines() []string {
 	var rules []string

@@ -71,8 +71,7 @@ func TestNeeds(t *testing.T) {
 	})
 	require.Len(t, one.Rules, 5)
 	require.Len(t, one.Elements, 4)
-	require.True(t, egress.Needs(nil, all).Empty())
-	require.False(t, one.Empty())
+	require.Empty(t, egress.Needs(nil, all).Lines())
 }
 
 func TestClasses(t *testing.T) {
@@ -102,7 +101,8 @@ func TestLess(t *testing.T) {
 		return s
 	}
 	missing, surplus := needs().Less(needs())
-	require.True(t, missing.Empty() && surplus.Empty())
+	require.Empty(t, missing.Lines())
+	require.Empty(t, surplus.Lines())
 	for name, change := range map[string]func(s *egress.State) string{
 		"rule":    func(s *egress.State) string { s.Rules[0].Goto = 7; return "rule 6001: from all nop" },
 		"route":   func(s *egress.State) string { s.Routes[0].Metric = 7; return "route throw 10.244.1.5 table 1134" },
