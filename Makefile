@@ -55,12 +55,13 @@ image: release
 	cd dist && rm SHA256SUMS && sha256sum * >SHA256SUMS
 
 # The tests and benchmarks compare with what nft and ip print, run the bridge plugin's
-# masquerade by iptables and by nftables, follow the README by hand, and count system calls.
-TEST_COMMANDS = nft ip iptables conntrack ethtool tcpdump ping strace
+# masquerade by iptables and by nftables, follow the README by hand, count system calls,
+# and run the DaemonSet's container.
+TEST_COMMANDS = nft ip iptables conntrack ethtool tcpdump ping strace runc
 
 commands:
 	@for c in $(TEST_COMMANDS); do command -v $$c >/dev/null || missing=1; done; \
-	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack ethtool tcpdump iputils-ping strace; fi
+	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack ethtool tcpdump iputils-ping strace runc; fi
 
 test: lint build tools commands
 	$(GO) test -timeout 30m ./...
