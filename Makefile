@@ -48,9 +48,10 @@ release:
 	done
 	cd dist && sha256sum * >SHA256SUMS
 
-# An archive of an OCI layout: for ctr, nerdctl and podman to load, or skopeo to push.
+# An archive of an OCI layout: for ctr, nerdctl and podman to load, or skopeo to push. A kubelet
+# takes a name without a host for one of a public registry, and does not find what is here.
 image: release
-	cd integration/release && $(GO) run ./image -name "egress-ip:$(VERSION)" -commit "$(COMMIT)" -date "$(COMMIT_DATE)" \
+	cd integration/release && $(GO) run ./image -name "localhost/egress-ip:$(VERSION)" -commit "$(COMMIT)" -date "$(COMMIT_DATE)" \
 		-o ../../dist/egress-ip_$(VERSION)_image.tar $(BINARIES:%=../../dist/%)
 	cd dist && rm SHA256SUMS && sha256sum * >SHA256SUMS
 

@@ -30,7 +30,7 @@ func TestImage(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, tops.Manifests, 1)
 	require.Equal(t, map[string]string{
-		"io.containerd.image.name": "egress-ip:" + version, "org.opencontainers.image.ref.name": version,
+		"io.containerd.image.name": "localhost/egress-ip:" + version, "org.opencontainers.image.ref.name": version,
 	}, tops.Manifests[0].Annotations)
 	index, err := top.ImageIndex(tops.Manifests[0].Digest)
 	require.NoError(t, err)

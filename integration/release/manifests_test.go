@@ -161,8 +161,8 @@ func TestContainers(t *testing.T) {
 			mounts = append(mounts, m.MountPath)
 		}
 		require.Equal(t, want.mounts, mounts, name)
-		// By the name under which `make image` packs it, wherever it is pushed.
-		require.Equal(t, "egress-ip:VERSION", c.Image, name)
+		// As `make image` names it.
+		require.Equal(t, "localhost/egress-ip:VERSION", c.Image, name)
 		require.Equal(t, core.PullIfNotPresent, c.ImagePullPolicy, name)
 	}
 }

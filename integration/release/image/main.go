@@ -2,7 +2,7 @@
 // else in it, and writes it as an archive of an OCI layout, for ctr, nerdctl or podman
 // to load and skopeo to push.
 //
-//	image -name egress-ip:v1.2.3 -commit 0123abc -date 2026-11-20T12:00:00Z -o image.tar BINARY...
+//	image -name localhost/egress-ip:v1.2.3 -commit 0123abc -date 2026-11-20T12:00:00Z -o image.tar BINARY...
 //
 // For which platform a binary is, it says itself. The same binaries make the same bytes.
 package main
