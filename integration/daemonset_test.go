@@ -43,7 +43,7 @@ func TestDaemonSetHeals(t *testing.T) {
 			t.Parallel()
 			s := newStricken(t, disaster.config, disaster.prepare)
 			disaster.strike(t, s, func(t *testing.T, s *stricken) func(func() bool) {
-				start(t, d.bundle(t, resync, s.Node.Path()), "the node is as recorded, and watched from now on")
+				start(t, d.bundle(t, resync, s.Node.Path()), "from now on")
 				return func(done func() bool) { require.Eventually(t, done, waitFor, tick) }
 			})
 		})
