@@ -94,14 +94,11 @@ func TestVersion(t *testing.T) {
 	t.Parallel()
 	goVersion, err := in(root, "go", "env", "GOVERSION")
 	require.NoError(t, err)
-	want := []string{
-		"egress-ip " + version + ", CNI 0.3.1 0.4.0 1.0.0 1.1.0",
-		"commit " + commit + ", " + date,
-		goVersion + " linux/" + runtime.GOARCH,
-	}
 	out, err := in(filepath.Join(repository, "dist"), "./"+binary(runtime.GOARCH), "version")
 	require.NoError(t, err)
-	require.Equal(t, strings.Join(want, "\n"), out)
+	first, rest, _ := strings.Cut(out, "\n")
+	require.Regexp(t, "^egress-ip "+version+`, CNI .*\b1\.0\.0\b`, first)
+	require.Equal(t, "commit "+commit+", "+date+"\n"+goVersion+" linux/"+runtime.GOARCH, rest)
 }
 
 // TestVersionWithoutGit: sources out of an archive have no version, and not that of a
