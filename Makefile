@@ -5,13 +5,22 @@
 export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -trimpath
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-GO      ?= go
+# What `egress-ip version` says. By git and not by -buildvcs, which leaves all out where
+# it does not find its way. Git looks in this folder alone: sources out of an archive, in
+# somebody's repository, are no part of that one. A fixed length, for what git takes
+# on its own grows with the clone.
+GIT          = GIT_CEILING_DIRECTORIES="$(dir $(CURDIR))" git
+VERSION     ?= $(shell $(GIT) describe --tags --always --dirty --abbrev=12 2>/dev/null || echo dev)
+COMMIT      ?= $(shell $(GIT) rev-parse HEAD 2>/dev/null)
+COMMIT_DATE ?= $(shell TZ=UTC $(GIT) log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
+GO          ?= go
 
-.PHONY: build tools commands demo test bench lint fuzz clean
+LDFLAGS = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.commitDate=$(COMMIT_DATE)
+
+.PHONY: build tools commands demo release image test test-release bench lint fuzz clean
 
 build:
-	$(GO) build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/egress-ip ./plugins/egress-ip
+	$(GO) build -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/egress-ip ./plugins/egress-ip
 
 # cnitool and the reference plugins, at the versions in go.mod.
 tools:
@@ -23,16 +32,45 @@ demo: build
 	$(GO) build -o bin/ github.com/containernetworking/cni/cnitool $(PLUGINS)/main/bridge $(PLUGINS)/ipam/host-local
 	$(GO) run ./integration/demo
 
+# The same sources and the same Go make the same bytes, wherever they are built. The
+# programs that describe and pack what is built are a module of their own.
+ARCHITECTURES = amd64 arm64
+BINARIES      = $(ARCHITECTURES:%=egress-ip_$(VERSION)_linux_%)
+
+release:
+	rm -rf dist && mkdir dist
+	for arch in $(ARCHITECTURES); do \
+		GOOS=linux GOARCH=$$arch GOAMD64=v1 GOARM64=v8.0 $(GO) build -buildvcs=false -ldflags "$(LDFLAGS)" \
+			-o dist/egress-ip_$(VERSION)_linux_$$arch ./plugins/egress-ip || exit; \
+	done
+	cd integration/release && for b in $(BINARIES); do \
+		$(GO) run ./sbom -version "$(VERSION)" ../../dist/$$b >../../dist/$$b.cdx.json || exit; \
+	done
+	cd dist && sha256sum * >SHA256SUMS
+
+# An archive of an OCI layout: for ctr, nerdctl and podman to load, or skopeo to push. A kubelet
+# takes a name without a host for one of a public registry, and does not find what is here.
+image: release
+	cd integration/release && $(GO) run ./image -name "localhost/egress-ip:$(VERSION)" -commit "$(COMMIT)" -date "$(COMMIT_DATE)" \
+		-o ../../dist/egress-ip_$(VERSION)_image.tar $(BINARIES:%=../../dist/%)
+	cd dist && rm SHA256SUMS && sha256sum * >SHA256SUMS
+
 # The tests and benchmarks compare with what nft and ip print, run the bridge plugin's
-# masquerade by iptables and by nftables, follow the README by hand, and count system calls.
-TEST_COMMANDS = nft ip iptables conntrack ethtool tcpdump ping strace
+# masquerade by iptables and by nftables, follow the README by hand, count system calls,
+# and run the DaemonSet's container.
+TEST_COMMANDS = nft ip iptables conntrack ethtool tcpdump ping strace runc
 
 commands:
 	@for c in $(TEST_COMMANDS); do command -v $$c >/dev/null || missing=1; done; \
-	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack ethtool tcpdump iputils-ping strace; fi
+	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables iproute2 iptables conntrack ethtool tcpdump iputils-ping strace runc; fi
 
 test: lint build tools commands
 	$(GO) test -timeout 30m ./...
+
+# That releases are reproducible, the image is what it should be, and the manifests are
+# Kubernetes'. Not out of the cache: Go does not see what make reads.
+test-release:
+	cd integration/release && $(GO) vet ./... && $$($(GO) -C ../.. tool -n staticcheck) ./... && $(GO) test -count=1 ./...
 
 # What packets cost a node, and how long a DEL takes in a full conntrack table,
 # against conntrack -D. integration/bench/BENCHMARKS.md says what the figures mean.
@@ -53,4 +91,4 @@ fuzz:
 	$(GO) test ./pkg/config -run '^$$' -fuzz FuzzAnnotations -fuzztime $(FUZZTIME)
 
 clean:
-	rm -rf bin
+	rm -rf bin dist

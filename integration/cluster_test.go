@@ -52,7 +52,7 @@ func (c *cluster) configure(t testing.TB, cniVersion string, plugins ...object) 
 func (c *cluster) forgetAfter(t testing.TB) {
 	t.Helper()
 	dir := c.recordDir(t)
-	t.Cleanup(func() { _ = os.RemoveAll(dir); _ = os.Remove(record.Root) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 }
 
 func (c *cluster) recordDir(t testing.TB) string {

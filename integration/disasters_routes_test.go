@@ -64,9 +64,10 @@ func routeDisasters() []disaster {
 		},
 		{
 			name: "other tables of ours",
+			// What makes a table ours comes last: were it removed first, the rest would be nobody's.
 			do: run("ip -FAMILY route add unreachable default metric 4278198272 table 1099 proto kernel",
-				"ip -FAMILY route add unreachable default metric 4278198272 table 1098 proto kernel",
-				"ip -FAMILY route add throw default metric 7 table 1098 proto kernel"),
+				"ip -FAMILY route add throw default metric 7 table 1098 proto kernel",
+				"ip -FAMILY route add unreachable default metric 4278198272 table 1098 proto kernel"),
 		},
 	}
 }

@@ -60,7 +60,7 @@ func newCallLab(s *scope) (*nettest.Lab, *nettest.Pod) {
 	var err error
 	lab.Node.Do(s, func() { store, err = record.Open() })
 	s.must(err)
-	s.Cleanup(func() { _ = os.RemoveAll(store.Dir()); _ = os.Remove(record.Root) })
+	s.Cleanup(func() { _ = os.RemoveAll(store.Dir()) })
 	return lab, lab.PodVeth(s, podIPv4, "")
 }
 

@@ -32,7 +32,7 @@ func attachBy(s *scope, n *node, c config.Config) {
 		if store, err = record.Open(); err != nil {
 			return
 		}
-		s.Cleanup(func() { _ = os.RemoveAll(store.Dir()); _ = os.Remove(record.Root) })
+		s.Cleanup(func() { _ = os.RemoveAll(store.Dir()) })
 		if err = attach(c); err != nil {
 			return
 		}

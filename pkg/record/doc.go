@@ -1,4 +1,4 @@
-// Package record keeps, below /run/egress-ip, what should stand on the node. It
+// Package record keeps, below [Root], /run/egress-ip, what should stand on the node. It
 // is gone with a reboot, as what the kernel has is. One folder a network
 // namespace, named by its cookie (a test machine has several):
 //

@@ -24,7 +24,7 @@ func write(path string, v any) error {
 	data = append(data, '\n')
 	err = writeFile(path+unfinished, data)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := mkdir(filepath.Dir(path)); err != nil {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return fmt.Errorf("create the folder of records: %w", err)
 		}
 		err = writeFile(path+unfinished, data)
@@ -36,16 +36,6 @@ func write(path string, v any) error {
 		return fmt.Errorf("write the record: %w", err)
 	}
 	return nil
-}
-
-// mkdir tries again when Root has gone meanwhile, with another namespace's last record.
-func mkdir(dir string) (err error) {
-	for range 100 {
-		if err = os.MkdirAll(dir, 0o700); !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return err
 }
 
 func read(path string, v any) error { return readInto(make([]byte, 0, 2048), path, v) }
@@ -130,7 +120,7 @@ func some(dir string) ([]string, error) {
 func link(target, path string) error {
 	err := unix.Symlink(target, path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := mkdir(filepath.Dir(path)); err != nil {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return fmt.Errorf("create the folder of records: %w", err)
 		}
 		err = unix.Symlink(target, path)

@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Root is where the records of all network namespaces are.
+// Root is where the records of all network namespaces are. Once made, it stays until
+// the next boot: a container in which it is mounted would never see one made later, and
+// a watcher there would take all that is recorded in that for nobody's.
 const Root = "/run/egress-ip"
 
 // Store is the record of one network namespace.
@@ -112,9 +114,7 @@ func (s Store) Prune() {
 	for _, file := range []string{clusterFile, probeFile, srcValidMark} {
 		_ = unix.Unlink(filepath.Join(s.dir, file+unfinished))
 	}
-	if err := unix.Rmdir(s.dir); err != unix.ENOTEMPTY {
-		_ = unix.Rmdir(Root)
-	}
+	_ = unix.Rmdir(s.dir) // fails while anything of the node is recorded
 }
 
 // Abandoned reports whether there are folders of attachments but no attachment: a
@@ -142,7 +142,6 @@ func (s Store) Destroy() error {
 	if err := os.RemoveAll(s.dir); err != nil {
 		return fmt.Errorf("remove the record: %w", err)
 	}
-	_ = os.Remove(Root) // fails while another network namespace has a record
 	return nil
 }
 

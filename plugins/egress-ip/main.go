@@ -15,8 +15,9 @@ import (
 	cniversion "github.com/containernetworking/cni/pkg/version"
 )
 
-// version is set by the Makefile.
-var version = "dev"
+// Set by the Makefile: what git describe says, the commit's full name, and when it was
+// committed, 2026-11-20T12:00:00Z. The last two are empty where there is no git.
+var version, commit, commitDate = "dev", "", ""
 
 // supported begins with 0.3.0, which Azure CNI still writes into its conflists.
 var supported = cniversion.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
