@@ -37,7 +37,7 @@ type file struct {
 func readFile(path string) (file, error) {
 	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return file{}, err
+		return file{}, fmt.Errorf("%s: %w", path, err)
 	}
 	text, err := os.ReadFile(target)
 	if err != nil {

@@ -40,7 +40,7 @@ func (p Place) plan(w Wanted, restore bool) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	plan := Plan{Warnings: s.list.Warnings()}
+	plan := Plan{Warnings: append(s.list.Warnings(), p.unread(s)...)}
 	if s.list.Version == "0.3.0" || s.list.Version == "0.3.1" {
 		plan.Notes = append(plan.Notes, fmt.Sprintf("%s has cniVersion %s: runtimes do not CHECK, and hand no prevResult to DEL; egress-ip needs neither", s.name, s.list.Version))
 	}
@@ -84,7 +84,7 @@ func (p Place) planEntry(plan *Plan, s source, text []byte) error {
 		plan.add(fmt.Sprintf("made %s of %s, with the entry behind %s; the old file is %s", s.to, s.name, behind, aside),
 			diff(s.name, s.to, s.text, text),
 			s.with(s.to, text).write,
-			// The old one comes first by name, and counts, until it goes.
+			// The one or the other comes first by name; there is never none.
 			func() error { return os.Rename(s.name, aside) },
 			func() error { return sync(filepath.Dir(aside)) })
 		return nil

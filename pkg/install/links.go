@@ -29,9 +29,9 @@ func missingLinks(entry []byte) ([]string, error) {
 			lines = append(lines, fmt.Sprintf("links[%d].name: this node has no link %s now; it has %s", i, l.Pattern, strings.Join(names, ", ")))
 		}
 	}
-	for i, name := range c.Probe.Links {
+	for _, name := range c.Probe.Links { // sorted, so their index there is unknown
 		if !slices.Contains(names, name) {
-			lines = append(lines, fmt.Sprintf("probeSNAT.links[%d]: this node has no link %s now; it has %s", i, name, strings.Join(names, ", ")))
+			lines = append(lines, fmt.Sprintf("probeSNAT.links: this node has no link %s now; it has %s", name, strings.Join(names, ", ")))
 		}
 	}
 	return lines, nil

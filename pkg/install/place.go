@@ -1,6 +1,7 @@
 package install
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -120,4 +121,18 @@ func (p Place) read() (source, error) {
 		return source{}, refused("%s is the configuration of one plugin, which no other can be chained to; --convert makes %s of it, and keeps it as %s", path, s.to, filepath.Base(path)+original)
 	}
 	return s, nil
+}
+
+// unread warns of a list that is named but that runtimes do not take.
+func (p Place) unread(s source) []string {
+	paths, err := files(p.ConfDir)
+	if err != nil || len(paths) == 0 || isOne(paths[:1], s.path) {
+		return nil
+	}
+	warning := fmt.Sprintf("runtimes take the first file in %s, %s, and not %s", p.ConfDir, filepath.Base(paths[0]), s.name)
+	first, err := os.ReadFile(paths[0])
+	if err == nil && bytes.Contains(first, []byte(`"multus`)) {
+		warning += "; Multus, which it is of, may call that one, but hands it no annotations, so no pod leaves by a link"
+	}
+	return []string{warning}
 }

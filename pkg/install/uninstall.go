@@ -12,8 +12,11 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/conflist"
 )
 
+// Recorded returns how many pods the node's record has, which need the binary.
+type Recorded func() (pods int, err error)
+
 // PlanUninstall says what Uninstall would do.
-func (p Place) PlanUninstall(keepBinary bool) (Plan, error) {
+func (p Place) PlanUninstall(recorded Recorded) (Plan, error) {
 	paths := []string{p.Conflist}
 	all, err := files(p.ConfDir)
 	if err != nil {
@@ -31,14 +34,14 @@ func (p Place) PlanUninstall(keepBinary bool) (Plan, error) {
 	if len(plan.Steps) == 0 {
 		plan.Notes = append(plan.Notes, "no list has an entry of egress-ip's")
 	}
-	return plan, p.planBinaryRemoval(&plan, keepBinary, paths, all)
+	return plan, p.planBinaryRemoval(&plan, recorded, paths, all)
 }
 
 // Uninstall takes the entry out of the list, or of every list in the folder if none
-// is named, and then removes the binary, unless it is to be kept or a list that
+// is named, and then removes the binary, unless a pod is recorded or a list that
 // stays as it is names it. A list that an installation has made becomes what it was.
-func (p Place) Uninstall(keepBinary bool) (Plan, []string, error) {
-	return apply(p.dirs(), func() (Plan, error) { return p.PlanUninstall(keepBinary) })
+func (p Place) Uninstall(recorded Recorded) (Plan, []string, error) {
+	return apply(p.dirs(), func() (Plan, error) { return p.PlanUninstall(recorded) })
 }
 
 // planRemoval adds the removal of the entry from one file, if it has any.
@@ -66,7 +69,7 @@ func (p Place) planRemoval(plan *Plan, path string) error {
 	}
 	if conf, ok := convertedFrom(path, text); ok {
 		plan.add(fmt.Sprintf("put %s back in the place of %s", conf, path), diff(path, conf, f.text, nil),
-			func() error { return os.Rename(conf+original, conf) }, // comes first by name
+			func() error { return os.Rename(conf+original, conf) },
 			func() error { return os.Remove(path) },
 			func() error { return sync(filepath.Dir(path)) })
 		return nil
@@ -103,25 +106,39 @@ func convertedFrom(path string, text []byte) (conf string, ok bool) {
 }
 
 // planBinaryRemoval adds the removal of the binary, if nothing needs it any more.
-func (p Place) planBinaryRemoval(plan *Plan, keep bool, edited, all []string) error {
+func (p Place) planBinaryRemoval(plan *Plan, recorded Recorded, edited, all []string) error {
 	if _, err := os.Lstat(p.Binary()); errors.Is(err, fs.ErrNotExist) {
 		plan.Notes = append(plan.Notes, p.Binary()+" is not there")
 		return nil
 	} else if err != nil {
 		return err
 	}
-	if keep {
-		plan.Notes = append(plan.Notes, p.Binary()+" stays")
+	pods, err := recorded()
+	if err != nil {
+		return err
+	}
+	if pods > 0 {
+		plan.Notes = append(plan.Notes, p.Binary()+" stays as long as pods are recorded")
 		return nil
 	}
 	for _, path := range all {
 		text, err := os.ReadFile(path)
-		if err == nil && names(text) && !isOne(edited, path) {
+		if err == nil && names(text) && !(filepath.Ext(path) == ".conflist" && isOne(edited, path)) {
 			plan.Notes = append(plan.Notes, fmt.Sprintf("%s stays: %s names it", p.Binary(), path))
 			return nil
 		}
 	}
-	plan.add("removed "+p.Binary(), "", func() error { return os.Remove(p.Binary()) })
+	plan.add("removed "+p.Binary(), "", func() error {
+		// The last pod may have started when the entry still stood.
+		pods, err := recorded()
+		if err != nil {
+			return err
+		}
+		if pods > 0 {
+			return fmt.Errorf("%s stays: a pod has just been recorded; delete it, and then: %s cleanup --force", p.Binary(), p.Binary())
+		}
+		return os.Remove(p.Binary())
+	})
 	return nil
 }
 
@@ -133,7 +150,7 @@ func isOne(paths []string, path string) bool {
 	for _, p := range paths {
 		a, errA := os.Stat(p)
 		b, errB := os.Stat(path)
-		if errA == nil && errB == nil && os.SameFile(a, b) && strings.HasSuffix(path, ".conflist") {
+		if errA == nil && errB == nil && os.SameFile(a, b) {
 			return true
 		}
 	}

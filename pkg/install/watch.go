@@ -26,6 +26,10 @@ type Follow struct {
 // that somebody replaces by another stays. Broken is called when changes are no
 // longer told of.
 func (p Place) Watch(ctx context.Context, w Wanted, follow *Follow, manager watch.Manager, broken func(error)) error {
+	var refusal *RefusedError
+	if _, err := p.Plan(w); errors.As(err, &refusal) {
+		return err
+	}
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch folders: %w", err)
@@ -35,8 +39,7 @@ func (p Place) Watch(ctx context.Context, w Wanted, follow *Follow, manager watc
 	events := make(chan struct{}, 1)
 	go k.forward(events, broken)
 	changed, err := k.look()
-	var refusal *RefusedError
-	if errors.As(err, &refusal) {
+	if err != nil {
 		return err
 	}
 	k.begun = true

@@ -20,7 +20,7 @@ type Task struct{ socket, watches string }
 // Resync is the task of `egress-ip resync --watch`.
 var Resync = Task{"@egress-ip/watch", "this network namespace"}
 
-// Install is the task of `egress-ip install --watch` for a file or a folder.
+// Install is the task of `egress-ip install --watch` for a folder of configurations.
 func Install(path string) Task {
 	name := fnv.New64a()
 	name.Write([]byte(path)) // a socket's name is 107 bytes at the most, a path may be longer

@@ -95,9 +95,6 @@ func watchInstall(ctx context.Context, place install.Place, wanted install.Wante
 // installTask is what one process at a time does.
 func installTask(place install.Place) watch.Task {
 	path := place.ConfDir
-	if place.Conflist != "" {
-		path = place.Conflist
-	}
 	if absolute, err := filepath.Abs(path); err == nil {
 		path = absolute
 	}

@@ -39,10 +39,10 @@ func uninstallCommand(args []string) int {
 		return failed("uninstall", err)
 	}
 	if *dryRun {
-		plan, err := place.PlanUninstall(pods > 0)
+		plan, err := place.PlanUninstall(recordedPods)
 		return tellPlan("uninstall", plan, err)
 	}
-	plan, done, err := place.Uninstall(pods > 0)
+	plan, done, err := place.Uninstall(recordedPods)
 	exit := tell("uninstall", plan, done, err)
 	if exit == 0 && pods > 0 {
 		fmt.Printf("%s recorded: delete them at once, before their addresses are given to others, and then: %s cleanup --force\n", annotatedPods(pods), place.Binary())
