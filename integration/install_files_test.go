@@ -254,6 +254,30 @@ func TestUninstallWithPods(t *testing.T) {
 	require.NoFileExists(t, n.binary())
 }
 
+// TestUninstallCleans: with the last entry goes what stands in the kernel.
+func TestUninstallCleans(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
+	n := newInstallNode(t, map[string]string{"10-net.conflist": bridgeList, "20-net.conflist": withEntry(probeOnly)})
+	n.Namespace = c.Node
+	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+	before := c.state(t)
+	n.run(t, 0, "install")
+	d.add(t, both)
+	d.del(t)
+	standing := c.state(t)
+	require.Contains(t, standing, "egress_ip_probe")
+	out, _ := n.run(t, 0, "uninstall", "--dry-run", "--conflist", n.conf("10-net.conflist"))
+	require.NotContains(t, out, "cleaned up")
+	out, _ = n.run(t, 0, "uninstall", "--dry-run")
+	require.Contains(t, out, "would have cleaned up what stood on the node")
+	require.Equal(t, standing, c.state(t))
+	out, _ = n.run(t, 0, "uninstall")
+	require.Contains(t, out, "removed table ip6 egress_ip_probe")
+	require.Equal(t, before, c.state(t))
+	require.NoFileExists(t, n.binary())
+}
+
 // TestInstalledRuns: a pod that a runtime starts with what was installed leaves as
 // its annotation says.
 func TestInstalledRuns(t *testing.T) {

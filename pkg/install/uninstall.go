@@ -12,11 +12,15 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/conflist"
 )
 
-// Recorded returns how many pods the node's record has, which need the binary.
-type Recorded func() (pods int, err error)
+// Kernel is what egress-ip has in the kernel of the node, as it is recorded.
+type Kernel struct {
+	Pods   func() (int, error) // for how many it has anything
+	Stands func() bool         // whether it has anything
+	Clean  func() error        // takes all of it away; while it is for pods that is an error
+}
 
 // PlanUninstall says what Uninstall would do.
-func (p Place) PlanUninstall(recorded Recorded) (Plan, error) {
+func (p Place) PlanUninstall(k Kernel) (Plan, error) {
 	paths := []string{p.Conflist}
 	all, err := files(p.ConfDir)
 	if err != nil {
@@ -34,14 +38,14 @@ func (p Place) PlanUninstall(recorded Recorded) (Plan, error) {
 	if len(plan.Steps) == 0 {
 		plan.Notes = append(plan.Notes, "no list has an entry of egress-ip's")
 	}
-	return plan, p.planBinaryRemoval(&plan, recorded, paths, all)
+	return plan, p.planBinaryRemoval(&plan, k, paths, all)
 }
 
 // Uninstall takes the entry out of the list, or of every list in the folder if none
-// is named, and then removes the binary, unless a pod is recorded or a list that
-// stays as it is names it. A list that an installation has made becomes what it was.
-func (p Place) Uninstall(recorded Recorded) (Plan, []string, error) {
-	return apply(p.dirs(), func() (Plan, error) { return p.PlanUninstall(recorded) })
+// is named. Then it removes what stands in the kernel and the binary, unless a pod is
+// recorded or a list that stays as it is names the binary. A list that an installation has made becomes what it was.
+func (p Place) Uninstall(k Kernel) (Plan, []string, error) {
+	return apply(p.dirs(), func() (Plan, error) { return p.PlanUninstall(k) })
 }
 
 // planRemoval adds the removal of the entry from one file, if it has any.
@@ -105,15 +109,15 @@ func convertedFrom(path string, text []byte) (conf string, ok bool) {
 	return "", false
 }
 
-// planBinaryRemoval adds the removal of the binary, if nothing needs it any more.
-func (p Place) planBinaryRemoval(plan *Plan, recorded Recorded, edited, all []string) error {
-	if _, err := os.Lstat(p.Binary()); errors.Is(err, fs.ErrNotExist) {
-		plan.Notes = append(plan.Notes, p.Binary()+" is not there")
-		return nil
-	} else if err != nil {
+// planBinaryRemoval adds the removal of the binary, if nothing needs it any more, and
+// before of all that it would take away in the kernel.
+func (p Place) planBinaryRemoval(plan *Plan, k Kernel, edited, all []string) error {
+	_, err := os.Lstat(p.Binary())
+	gone := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !gone {
 		return err
 	}
-	pods, err := recorded()
+	pods, err := k.Pods()
 	if err != nil {
 		return err
 	}
@@ -128,17 +132,12 @@ func (p Place) planBinaryRemoval(plan *Plan, recorded Recorded, edited, all []st
 			return nil
 		}
 	}
-	plan.add("removed "+p.Binary(), "", func() error {
-		// The last pod may have started when the entry still stood.
-		pods, err := recorded()
-		if err != nil {
-			return err
-		}
-		if pods > 0 {
-			return fmt.Errorf("%s stays: a pod has just been recorded; delete it, and then: %s cleanup --force", p.Binary(), p.Binary())
-		}
-		return os.Remove(p.Binary())
-	})
+	if k.Stands() {
+		plan.add("cleaned up what stood on the node, as egress-ip cleanup does", "", k.Clean)
+	}
+	if !gone {
+		plan.add("removed "+p.Binary(), "", func() error { return os.Remove(p.Binary()) })
+	}
 	return nil
 }
 

@@ -10,15 +10,14 @@ import (
 const uninstallHelp = `usage: egress-ip uninstall [--force] [--dry-run]
 
 Takes egress-ip's entry out of the conflist, out of each in the folder if none is
-named, and removes the binary from the folder of CNI plugins.
+named, then whatever stands on the node, as egress-ip cleanup does, and the binary
+from the folder of CNI plugins.
 
 Without the entry a runtime no longer tells egress-ip of pods that end, and another
 pod that is given the address of one would leave by its link. So while annotated pods
 are recorded it does nothing: drain the node or delete them first. With --force it
 takes the entry out all the same; delete the pods at once, and then say
 egress-ip cleanup --force. The binary stays for that.
-
-What stands in the kernel beside pods, the probe table, egress-ip cleanup removes.
 
 Exit status: 0, done, or nothing to do. 1, pods are recorded, egress-ip install --watch
 runs, or it could not. 2, the command line is wrong.`
@@ -38,11 +37,18 @@ func uninstallCommand(args []string) int {
 	if err != nil {
 		return failed("uninstall", err)
 	}
+	kernel := install.Kernel{Pods: recordedPods, Stands: anyRecord, Clean: func() error {
+		removed, err := cleanNode(false)
+		for _, line := range removed {
+			fmt.Println(line)
+		}
+		return err
+	}}
 	if *dryRun {
-		plan, err := place.PlanUninstall(recordedPods)
+		plan, err := place.PlanUninstall(kernel)
 		return tellPlan("uninstall", plan, err)
 	}
-	plan, done, err := place.Uninstall(recordedPods)
+	plan, done, err := place.Uninstall(kernel)
 	exit := tell("uninstall", plan, done, err)
 	if exit == 0 && pods > 0 {
 		fmt.Printf("%s recorded: delete them at once, before their addresses are given to others, and then: %s cleanup --force\n", annotatedPods(pods), place.Binary())
@@ -73,6 +79,12 @@ func recordedPods() (int, error) {
 	}
 	pods, err := store.List()
 	return len(pods), err
+}
+
+// anyRecord reports whether this node's record has anything, be it the probe table.
+func anyRecord() bool {
+	store, err := record.Open()
+	return err == nil && store.Exists()
 }
 
 func annotatedPods(n int) string {
