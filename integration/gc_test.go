@@ -192,7 +192,7 @@ func TestVersion(t *testing.T) {
 			SupportedVersions []string
 		}
 		require.NoError(t, json.Unmarshal([]byte(out), &version))
-		require.Equal(t, []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}, version.SupportedVersions)
+		require.Equal(t, []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}, version.SupportedVersions)
 		require.NotEmpty(t, version.CNIVersion)
 	}
 }

@@ -24,7 +24,7 @@ func TestPerson(t *testing.T) {
 		"nothing":           {nil, 2, "", "egress-ip version"},
 		"help":              {[]string{"help"}, 0, "egress-ip resync ", ""},
 		"-h":                {[]string{"-h"}, 0, "egress-ip version", ""},
-		"version":           {[]string{"version"}, 0, "CNI 0.3.1 0.4.0 1.0.0 1.1.0", ""},
+		"version":           {[]string{"version"}, 0, "CNI 0.3.0 0.3.1 0.4.0 1.0.0 1.1.0", ""},
 		"version -h":        {[]string{"version", "-h"}, 0, "usage: egress-ip version", ""},
 		"version, too much": {[]string{"version", "now"}, 2, "", `unexpected argument "now"; see egress-ip version -h`},
 		"unknown":           {[]string{"statsu"}, 2, "", `unknown command "statsu"; there are status, explain, resync, cleanup, install, uninstall, version and help`},

@@ -51,7 +51,7 @@ var reversePaths = []filters{
 }
 
 // TestReversePath: inbound connections to an annotated pod, and its own, pass every
-// setting of the reverse path filter.
+// setting of the reverse path filter, also where somebody else marks all packets.
 func TestReversePath(t *testing.T) {
 	t.Parallel()
 	for _, filters := range reversePaths {
@@ -66,11 +66,15 @@ func TestReversePath(t *testing.T) {
 
 			leaks := watchLeaks(t, c, d)
 			answers := c.watchAnswers(t)
-			d.requireSeen(t, egress4, egress6)
-			for _, w := range c.waysIn() {
-				answers.require(t, w)
+			c.load(t, foreign, "nft", "-f")
+			for _, mark := range []uint32{0, 0x42} {
+				c.mark(t, "", mark)
+				d.requireSeen(t, egress4, egress6)
+				for _, w := range c.waysIn() {
+					answers.require(t, w)
+				}
+				d.requireSeen(t, egress4, egress6)
 			}
-			d.requireSeen(t, egress4, egress6)
 			leaks.requireNoneFlushed(t, c)
 		})
 	}

@@ -36,7 +36,12 @@ var experiments = []experiment{
 }
 
 func main() {
-	if err := run(os.Stdout, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+	// Without root, run says that it needs it.
+	if os.Geteuid() == 0 && !isInside() {
+		os.Exit(inside())
+	}
+	err := run(os.Stdout, os.Args[1:])
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

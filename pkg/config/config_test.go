@@ -135,7 +135,7 @@ func TestNumbersAtTheirBounds(t *testing.T) {
 		"highest tableBase":        {object{"tableBase": 1<<31 - 1}, func(c *config.Config) { c.TableBase = 1<<31 - 1 }},
 		"markMask, two bits":       {object{"markMask": "0x3"}, func(c *config.Config) { c.MarkMask = 3 }},
 		"markMask, topmost bits":   {object{"markMask": "0xffff0000"}, func(c *config.Config) { c.MarkMask = 0xffff0000 }},
-		"markMask, below 0x4000":   {object{"markMask": "0x3fff"}, func(c *config.Config) { c.MarkMask = 0x3fff }},
+		"markMask, below 0x2000":   {object{"markMask": "0x1fff"}, func(c *config.Config) { c.MarkMask = 0x1fff }},
 		"markMask, decimal":        {object{"markMask": "251658240"}, func(c *config.Config) { c.MarkMask = 0x0f000000 }},
 		"probes, whatever is told": {object{"probeSNAT": object{"mode": "never"}}, func(c *config.Config) { c.Probe.Mode = config.ProbeNever }},
 		"probes, 15 characters": {
@@ -247,6 +247,7 @@ func TestRefusedConfiguration(t *testing.T) {
 		{"markMask has two runs", object{"markMask": "0x0f0f0000"}, []string{"markMask", `"0x0f0f0000"`, "one run"}},
 		{"markMask overlaps 0x4000", object{"markMask": "0x7000"}, []string{"markMask", `"0x7000"`, "kube-proxy"}},
 		{"markMask overlaps 0x8000", object{"markMask": "0x38000"}, []string{"markMask", `"0x38000"`, "kube-proxy"}},
+		{"markMask overlaps 0x2000", object{"markMask": "0x3f00"}, []string{"markMask", `"0x3f00"`, "0x2000", "portmap"}},
 		{"markMask is every bit", object{"markMask": "0xffffffff"}, []string{"markMask", `"0xffffffff"`, "kube-proxy"}},
 		{"tableBase is negative", object{"tableBase": -1}, []string{"tableBase: -1", "256", "2147483647"}},
 		{"tableBase is 0", object{"tableBase": 0}, []string{"tableBase: 0", "256"}},

@@ -78,7 +78,7 @@ func requireBounds(t *testing.T, c config.Config) {
 	require.True(t, 256 <= c.TableBase && c.TableBase <= 1<<31-1)
 	require.GreaterOrEqual(t, bits.OnesCount32(c.MarkMask), 2)
 	require.Equal(t, 32, bits.LeadingZeros32(c.MarkMask)+bits.OnesCount32(c.MarkMask)+bits.TrailingZeros32(c.MarkMask), "one run")
-	require.Zero(t, c.MarkMask&0xc000)
+	require.Zero(t, c.MarkMask&0xe000)
 	for _, p := range c.ClusterCIDRs {
 		requirePrefix(t, p)
 		require.NotZero(t, p.Bits())

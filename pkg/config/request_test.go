@@ -260,7 +260,7 @@ func TestRefusedCNIArgs(t *testing.T) {
 }
 
 func TestPrevResultOfEveryVersion(t *testing.T) {
-	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+	for _, version := range []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {
 			c, r, err := parse(stdin(t, object{
 				"cniVersion": version,

@@ -30,8 +30,17 @@ func parseMask(s string) (uint32, error) {
 	if run < 3 || run&(run+1) != 0 {
 		return 0, fmt.Errorf("markMask: %q must be one run of two bits or more, such as \"0x0f000000\"", s)
 	}
-	if mask&0xc000 != 0 {
-		return 0, fmt.Errorf("markMask: %q holds a bit of 0xc000, which are kube-proxy's; choose others", s)
+	for _, others := range []struct {
+		bits  uint32
+		whose string
+	}{
+		{0xc000, "kube-proxy's"},
+		// It masquerades whatever has the bit, so every plain pod.
+		{0x2000, "portmap's"},
+	} {
+		if mask&others.bits != 0 {
+			return 0, fmt.Errorf("markMask: %q holds a bit of %#x, which is %s; choose others", s, others.bits, others.whose)
+		}
 	}
 	return mask, nil
 }

@@ -18,7 +18,8 @@ import (
 // version is set by the Makefile.
 var version = "dev"
 
-var supported = cniversion.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+// supported begins with 0.3.0, which Azure CNI still writes into its conflists.
+var supported = cniversion.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 func main() {
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
