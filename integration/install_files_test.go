@@ -12,7 +12,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -217,6 +216,27 @@ func TestInstallIsAtomic(t *testing.T) {
 	require.Equal(t, bridgeList, n.read(t, "10-net.conflist.before-egress-ip"))
 }
 
+// TestInstallReplaces: another version comes into the place of the one that stands, even
+// if it is as long.
+func TestInstallReplaces(t *testing.T) {
+	t.Parallel()
+	n := newInstallNode(t, map[string]string{"10-net.conflist": bridgeList})
+	program, err := os.ReadFile(filepath.Join(bin, "egress-ip"))
+	require.NoError(t, err)
+	for _, version := range []string{"older", "newer", "newest"} {
+		path := filepath.Join(n.root, version)
+		want := append(bytes.Clone(program), version...)
+		require.NoError(t, os.WriteFile(path, want, 0o755))
+		out, _ := n.exec(t, 0, exec.Command(path, n.args("install")...))
+		require.Contains(t, out, "copied egress-ip to "+n.binary())
+		have, err := os.ReadFile(n.binary())
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(want, have))
+		out, _ = n.exec(t, 0, exec.Command(path, n.args("install")...))
+		require.Contains(t, out, n.binary()+" is this version already")
+	}
+}
+
 // TestInstallBesideWreck: what a killed installation has left unfinished is in nobody's way.
 func TestInstallBesideWreck(t *testing.T) {
 	t.Parallel()
@@ -229,73 +249,4 @@ func TestInstallBesideWreck(t *testing.T) {
 	info, err := os.Lstat(n.binary())
 	require.NoError(t, err)
 	require.True(t, info.Mode().IsRegular())
-}
-
-// TestUninstallWithPods: while pods are recorded it asks for --force, and then leaves
-// the binary, which takes them away.
-func TestUninstallWithPods(t *testing.T) {
-	t.Parallel()
-	c := newNode(t)
-	n := newInstallNode(t, map[string]string{"10-net.conflist": bridgeList})
-	n.Namespace = c.Node
-	n.run(t, 0, "install")
-	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
-	d.add(t, both)
-	before := n.all(t)
-	_, stderr := n.run(t, 1, "uninstall")
-	require.Contains(t, stderr, "1 annotated pod is recorded")
-	require.Equal(t, before, n.all(t))
-	out, _ := n.run(t, 0, "uninstall", "--force")
-	require.Equal(t, bridgeList, n.read(t, "10-net.conflist"))
-	require.Contains(t, out, n.binary()+" stays as long as pods are recorded")
-	require.Contains(t, out, n.binary()+" cleanup --force")
-	c.command(t, n.binary(), "cleanup", "--force")
-	n.run(t, 0, "uninstall")
-	require.NoFileExists(t, n.binary())
-}
-
-// TestUninstallCleans: with the last entry goes what stands in the kernel.
-func TestUninstallCleans(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
-	n := newInstallNode(t, map[string]string{"10-net.conflist": bridgeList, "20-net.conflist": withEntry(probeOnly)})
-	n.Namespace = c.Node
-	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
-	before := c.state(t)
-	n.run(t, 0, "install")
-	d.add(t, both)
-	d.del(t)
-	standing := c.state(t)
-	require.Contains(t, standing, "egress_ip_probe")
-	out, _ := n.run(t, 0, "uninstall", "--dry-run", "--conflist", n.conf("10-net.conflist"))
-	require.NotContains(t, out, "cleaned up")
-	out, _ = n.run(t, 0, "uninstall", "--dry-run")
-	require.Contains(t, out, "would have cleaned up what stood on the node")
-	require.Equal(t, standing, c.state(t))
-	out, _ = n.run(t, 0, "uninstall")
-	require.Contains(t, out, "removed table ip6 egress_ip_probe")
-	require.Equal(t, before, c.state(t))
-	require.NoFileExists(t, n.binary())
-}
-
-// TestInstalledRuns: a pod that a runtime starts with what was installed leaves as
-// its annotation says.
-func TestInstalledRuns(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0", bridge(t, "nftables"), object{"type": "portmap", "capabilities": object{"portMappings": true}})
-	n := &aNode{c.Node, t.TempDir()}
-	c.plugins = filepath.Dir(n.binary())
-	require.NoError(t, os.Symlink(c.dir, n.confDir()))
-	out, stderr := n.run(t, 0, "install", "--link", nettest.SecondLink, "--allow", "payments=192.168.124.96/28,fd00:124::90/124",
-		"--cluster-cidr", "10.244.0.0/16", "--cluster-cidr", "fd00:10:244::/56")
-	require.Empty(t, stderr, out)
-	p := c.add(t, both)
-	p.requireSeen(t, egress4, egress6)
-	c.add(t, nil).requireSeen(t, nettest.PrimaryIPv4, nettest.PrimaryIPv6)
-	out, err := p.cnitool("check")
-	require.NoError(t, err, out)
-	p.del(t)
-	c.requireNoAttachment(t)
-	n.run(t, 0, "uninstall")
-	c.add(t, both).requireSeen(t, nettest.PrimaryIPv4, nettest.PrimaryIPv6)
 }

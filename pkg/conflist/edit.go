@@ -72,7 +72,8 @@ func splice(text []byte, from, to int, in []byte) []byte {
 	return slices.Concat(text[:from], in, text[to:])
 }
 
-// format lays an entry out as the main plugin is: on one line, or indented so.
+// format lays an entry out as the main plugin is: on one line, or indented so. One
+// that is of several lines keeps them.
 func (l List) format(entry []byte) []byte {
 	main := l.Main()
 	before, text := string(l.text[l.open:main.start]), string(main.Text)
@@ -94,10 +95,21 @@ func (l List) format(entry []byte) []byte {
 		}
 	}
 	laid := indent(entry, prefix, step)
+	if lines := dedent(entry); bytes.Contains(lines, []byte("\n")) {
+		laid = bytes.ReplaceAll(lines, []byte("\n"), []byte("\n"+prefix))
+	}
 	if strings.Contains(before+text, "\r\n") {
 		laid = bytes.ReplaceAll(laid, []byte("\n"), []byte("\r\n"))
 	}
 	return laid
+}
+
+// dedent takes off each line what its last line is indented by. JSON has newlines
+// only between its tokens.
+func dedent(text []byte) []byte {
+	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
+	last := text[bytes.LastIndexByte(text, '\n')+1:]
+	return bytes.ReplaceAll(text, []byte("\n"+space(string(last))), []byte("\n"))
 }
 
 // space returns the blanks and tabs that a text begins with.

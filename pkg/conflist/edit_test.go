@@ -110,6 +110,22 @@ func TestWithWhereOneStands(t *testing.T) {
 	require.ErrorContains(t, err, "egress-ip is the only plugin in it")
 }
 
+// TestWithLaidOut: an entry of several lines keeps them, also when it was in a list
+// before and comes into another one.
+func TestWithLaidOut(t *testing.T) {
+	t.Parallel()
+	const (
+		laid   = "{\r\n  \"type\": \"egress-ip\",\n  \"links\": [{ \"name\": \"a\" },\n            { \"name\": \"b\" }]\n}"
+		before = "{\"name\":\"n\",\n\t\"plugins\": [\n\t\t{ \"type\": \"a\" }\n\t]\n}"
+		after  = "{\"name\":\"n\",\n\t\"plugins\": [\n\t\t{ \"type\": \"a\" },\n\t\t{\n\t\t  \"type\": \"egress-ip\",\n\t\t  \"links\": [{ \"name\": \"a\" },\n\t\t            { \"name\": \"b\" }]\n\t\t}\n\t]\n}"
+	)
+	require.Equal(t, after, with(t, before, laid))
+	require.Equal(t, before, without(t, after))
+	require.Equal(t, after, with(t, before, string(parse(t, after).Entry())))
+	require.Equal(t, `{"name":"n","plugins":[{"type":"a"},{"type":"egress-ip","links":[{"name":"a"},{"name":"b"}]}]}`,
+		with(t, `{"name":"n","plugins":[{"type":"a"}]}`, string(parse(t, after).Entry())))
+}
+
 func TestConvert(t *testing.T) {
 	t.Parallel()
 	list, err := conflist.Convert([]byte("{\"cniVersion\":\"0.3.1\",\n \"name\": \"n\", \"mtu\": 1500.0,\"type\":\"bridge\" }\n"))

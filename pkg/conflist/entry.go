@@ -15,7 +15,8 @@ const ProbeOnly = `{"type":"egress-ip","capabilities":` + capabilities + `}`
 const capabilities = `{"io.kubernetes.cri.pod-annotations":true}`
 
 // Entry completes an entry with type and capabilities where it lacks them, and
-// checks it as ADD does, and that no key stands twice. Keys stay in order.
+// checks it as ADD does, and that no key stands twice. Keys stay in order, and one
+// that lacks nothing as it is laid out.
 func Entry(text []byte) ([]byte, error) {
 	if err := syntax(text); err != nil {
 		return nil, err
@@ -51,8 +52,12 @@ func Entry(text []byte) ([]byte, error) {
 		fmt.Fprintf(&b, `,"capabilities":%s`, capabilities)
 	}
 	fmt.Fprintf(&b, "%s}", &rest)
-	if err := config.Validate(b.Bytes()); err != nil {
+	complete := b.Bytes()
+	if typed && capable {
+		complete = bytes.TrimSpace(text)
+	}
+	if err := config.Validate(complete); err != nil {
 		return nil, err
 	}
-	return b.Bytes(), nil
+	return complete, nil
 }

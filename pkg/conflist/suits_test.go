@@ -111,7 +111,7 @@ func TestEntry(t *testing.T) {
 		`{}`:                                   conflist.ProbeOnly,
 		`{ "links": [ {"name":"enp7s0"} ] }`:   `{"type":"egress-ip","capabilities":{"io.kubernetes.cri.pod-annotations":true},"links":[ {"name":"enp7s0"} ]}`,
 		`{"counters":true,"type":"egress-ip"}`: `{"type":"egress-ip","capabilities":{"io.kubernetes.cri.pod-annotations":true},"counters":true}`,
-		`{"capabilities":{"x":true},"type":"egress-ip"}`: `{"type":"egress-ip","capabilities":{"x":true}}`,
+		`{"capabilities":{"x":true},"type":"egress-ip"}`: `{"capabilities":{"x":true},"type":"egress-ip"}`,
 		`{"rulePriority":7000,"probeSNAT":{"links":[]}}`: `{"type":"egress-ip","capabilities":{"io.kubernetes.cri.pod-annotations":true},"rulePriority":7000,"probeSNAT":{"links":[]}}`,
 	} {
 		have, err := conflist.Entry([]byte(text))
