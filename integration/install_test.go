@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
@@ -61,7 +62,10 @@ func (n *aNode) exec(t testing.TB, exit int, cmd *exec.Cmd) (stdout, stderr stri
 	t.Helper()
 	var out, diagnostics strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &diagnostics
-	_ = n.Run(cmd)
+	require.NoError(t, n.Start(t, cmd))
+	tooLong := time.AfterFunc(waitFor, func() { _ = cmd.Process.Kill() }) // it has ended
+	_ = cmd.Wait()
+	tooLong.Stop()
 	require.Equal(t, exit, cmd.ProcessState.ExitCode(), "%s\n%s%s", cmd, &out, &diagnostics)
 	return out.String(), diagnostics.String()
 }

@@ -106,6 +106,11 @@ func TestWithWhereOneStands(t *testing.T) {
 		})
 	}
 	require.Equal(t, list(bridge, portmap), without(t, list(bridge, old, portmap, other)))
+	for _, n := range []string{"9007199254740993", "9007199254740992", "9007199254740992.0"} { // one and the same, to a float64
+		entry := `{"type":"egress-ip","cni.dev/n":` + n + `}`
+		require.Equal(t, list(bridge, entry), with(t, list(bridge, `{"type":"egress-ip","cni.dev/n":9.007199254740992e15}`), entry))
+		require.Equal(t, list(bridge, entry), with(t, list(bridge, `{"type":"egress-ip","cni.dev/n":9007199254740994}`), entry))
+	}
 	_, err := parse(t, list(old)).Without()
 	require.ErrorContains(t, err, "egress-ip is the only plugin in it")
 }
