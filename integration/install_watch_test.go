@@ -142,18 +142,31 @@ func TestInstallWatchKeeps(t *testing.T) {
 	w.end(t, unix.SIGINT)
 }
 
-// TestInstallWatchWaits: before the node has a list, or a folder for it, the binary is
-// there and the watcher is ready; then comes the entry.
+// TestInstallWatchWaits: before the node has a list of pods' network, or a folder for
+// it, the binary is there and the watcher is ready; then comes the entry.
 func TestInstallWatchWaits(t *testing.T) {
 	t.Parallel()
-	n := newInstallNode(t, nil)
-	require.NoError(t, os.Remove(n.confDir()))
-	w := n.watchInstall(t, flagsOfOne...)
-	require.True(t, n.whole())
-	n.write(t, "10-net.conflist", bridgeList)
-	n.await(t, "10-net.conflist", withEntry(entryOfOne))
-	w.end(t, unix.SIGTERM)
-	require.Contains(t, w.stderr.String(), "waiting for the list that the entry is to stand in")
+	for name, before := range map[string]func(n *aNode) error{
+		"no folder": func(n *aNode) error { return os.Remove(n.confDir()) },
+		"no list":   func(n *aNode) error { return nil },
+		"loopback": func(n *aNode) error {
+			return os.WriteFile(n.conf("99-loopback.conf"), []byte(`{"cniVersion":"1.0.0","name":"lo","type":"loopback"}`), 0o644)
+		},
+		"half of it":    func(n *aNode) error { return os.WriteFile(n.conf("10-net.conflist"), []byte(bridgeList[:40]), 0o644) },
+		"a broken link": func(n *aNode) error { return os.Symlink("nowhere.conflist", n.conf("10-net.conflist")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newInstallNode(t, nil)
+			require.NoError(t, before(n))
+			w := n.watchInstall(t, flagsOfOne...)
+			require.True(t, n.whole())
+			n.renamed(t, "10-net.conflist", bridgeList)
+			n.await(t, "10-net.conflist", withEntry(entryOfOne))
+			w.end(t, unix.SIGTERM)
+			require.Contains(t, w.stderr.String(), "waiting for the list that the entry is to stand in")
+		})
+	}
 }
 
 // TestInstallWatchFollowsEntry: another entry in the file of --entry is taken, also as

@@ -113,6 +113,9 @@ func (p Place) read() (source, error) {
 	}
 	if err == nil {
 		err = s.list.Suits(p.Versions)
+		if s.list.Main().Type == "loopback" { // the main plugin's is still to come
+			return source{}, &NotYetError{fmt.Errorf("%s: %w", path, err)}
+		}
 	}
 	if err != nil {
 		return source{}, refused("%s: %w", path, err)
