@@ -89,6 +89,8 @@ FUZZTIME ?= 30s
 fuzz:
 	$(GO) test ./pkg/config -run '^$$' -fuzz FuzzConfig -fuzztime $(FUZZTIME)
 	$(GO) test ./pkg/config -run '^$$' -fuzz FuzzAnnotations -fuzztime $(FUZZTIME)
+	$(GO) test ./pkg/conflist -run '^$$' -fuzz FuzzList -fuzztime $(FUZZTIME)
+	$(GO) test ./pkg/conflist -run '^$$' -fuzz FuzzEntry -fuzztime $(FUZZTIME)
 
 clean:
 	rm -rf bin dist

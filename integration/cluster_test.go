@@ -27,7 +27,8 @@ type cluster struct {
 	*nettest.Lab
 	dir     string // of the conflist
 	network string
-	repeats bool // see serveRepeatedly
+	repeats bool   // see serveRepeatedly
+	plugins string // a folder of plugins that comes before bin
 }
 
 // newCluster writes a conflist with these plugins.
@@ -163,7 +164,7 @@ func (p *pod) cnitool(command string) (string, error) {
 	}
 	cmd := exec.Command(filepath.Join(bin, "cnitool"), command, p.cluster.network, p.Path())
 	cmd.Env = append(os.Environ(),
-		"CNI_PATH="+bin, "NETCONFPATH="+p.cluster.dir,
+		"CNI_PATH="+p.cluster.plugins+":"+bin, "NETCONFPATH="+p.cluster.dir,
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE="+p.namespace+";K8S_POD_NAME=pod",
 		"CAP_ARGS="+string(capArgs))
 	var out bytes.Buffer

@@ -27,7 +27,7 @@ func TestPerson(t *testing.T) {
 		"version":           {[]string{"version"}, 0, "CNI 0.3.0 0.3.1 0.4.0 1.0.0 1.1.0", ""},
 		"version -h":        {[]string{"version", "-h"}, 0, "usage: egress-ip version", ""},
 		"version, too much": {[]string{"version", "now"}, 2, "", `unexpected argument "now"; see egress-ip version -h`},
-		"unknown":           {[]string{"statsu"}, 2, "", `unknown command "statsu"; there are status, explain, resync, cleanup, version and help`},
+		"unknown":           {[]string{"statsu"}, 2, "", `unknown command "statsu"; there are status, explain, resync, cleanup, install, uninstall, version and help`},
 		"resync -h":         {[]string{"resync", "-h"}, 0, "usage: egress-ip resync [--watch]", ""},
 		"resync --help":     {[]string{"resync", "--watch", "--help"}, 0, "--watch   go on", ""},
 		"resync, too much":  {[]string{"resync", "now", "--watch"}, 2, "", `unexpected argument "now"; see egress-ip resync -h`},

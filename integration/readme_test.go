@@ -51,3 +51,40 @@ func TestReadmeByHand(t *testing.T) {
 		require.NotContains(t, string(out), unwanted)
 	}
 }
+
+// TestReadmeOnANode runs the installation of the README's "On a real node" as it
+// stands, where the folders are nobody else's; what it puts into the conflist is the
+// entry that the README shows below.
+func TestReadmeOnANode(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(readme), "\n## On a real node\n")
+	require.True(t, found)
+	_, section, found = strings.Cut(section, "```sh\n")
+	require.True(t, found)
+	script, section, found := strings.Cut(section, "```")
+	require.True(t, found)
+	_, section, found = strings.Cut(section, "```json\n")
+	require.True(t, found)
+	entry, _, found := strings.Cut(section, "```")
+	require.True(t, found)
+
+	const private = `
+		set -e
+		mount --make-rprivate /
+		mount -t tmpfs none /opt
+		mount -t tmpfs none /etc
+		mkdir -p /etc/cni/net.d
+		printf '%s' "$LIST" >/etc/cni/net.d/10-net.conflist
+		cd "$BIN"
+		eval "$SCRIPT"
+		test -x /opt/cni/bin/egress-ip
+		cat /etc/cni/net.d/10-net.conflist`
+	cmd := exec.Command("unshare", "--mount", "--net", "bash", "-c", private)
+	cmd.Env = append(os.Environ(), "SCRIPT="+script, "LIST="+bridgeList, "BIN="+bin)
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	lines := strings.Split(string(out), "\n")
+	require.JSONEq(t, withEntry(entry), lines[len(lines)-1])
+}

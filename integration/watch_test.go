@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watcher is `egress-ip resync --watch` under way, with a service manager that listens.
+// watcher is `egress-ip resync --watch`, or `install --watch`, under way, with a service manager that listens.
 type watcher struct {
 	*exec.Cmd
 	stderr bytes.Buffer
@@ -31,10 +31,16 @@ type watcher struct {
 // startWatcher starts one and waits until it says that it is ready.
 func startWatcher(t testing.TB, n *nettest.Namespace, env ...string) *watcher {
 	t.Helper()
+	return startKeeper(t, n, []string{"resync", "--watch"}, env...)
+}
+
+// startKeeper starts a command that goes on, and waits until it says that it is ready.
+func startKeeper(t testing.TB, n *nettest.Namespace, args []string, env ...string) *watcher {
+	t.Helper()
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
 	require.NoError(t, err)
 	t.Cleanup(func() { manager.Close() })
-	w := &watcher{Cmd: exec.Command(filepath.Join(bin, "egress-ip"), "resync", "--watch")}
+	w := &watcher{Cmd: exec.Command(filepath.Join(bin, "egress-ip"), args...)}
 	w.Env = append(env, "NOTIFY_SOCKET="+manager.LocalAddr().String())
 	w.Stderr = &w.stderr
 	go w.listen(manager)
@@ -141,6 +147,13 @@ func TestWatchIsIdle(t *testing.T) {
 	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
 	d.add(t, both)
 	w := startWatcher(t, c.Node)
+	w.requireIdle(t)
+	w.end(t, unix.SIGTERM)
+}
+
+// requireIdle: once it has come to rest, the process does not run for three seconds.
+func (w *watcher) requireIdle(t *testing.T) {
+	t.Helper()
 	last, since := w.ran(t), time.Now()
 	require.Eventually(t, func() bool {
 		if now := w.ran(t); now != last {
@@ -150,7 +163,6 @@ func TestWatchIsIdle(t *testing.T) {
 	}, waitFor, tick)
 	time.Sleep(3 * time.Second)
 	require.Equal(t, last, w.ran(t))
-	w.end(t, unix.SIGTERM)
 }
 
 // ran is how long each thread of the process has run, in ns, and how often it

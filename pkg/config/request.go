@@ -100,24 +100,6 @@ func Parse(args *skel.CmdArgs) (Config, Request, error) {
 	return c, r, r.parseAnnotations(annotations)
 }
 
-// Validate reports what is wrong with a configuration, whatever else stdin holds.
-func Validate(stdin []byte) error {
-	if _, _, err := parse(stdin); err != nil {
-		return &InvalidError{err}
-	}
-	return nil
-}
-
-// MissesCapability reports whether links are configured but the runtime is not
-// asked for annotations, so that every pod would pass as a plain one.
-func MissesCapability(stdin []byte) bool {
-	var w struct {
-		Links        []json.RawMessage `json:"links"`
-		Capabilities map[string]any    `json:"capabilities"`
-	}
-	return json.Unmarshal(stdin, &w) == nil && len(w.Links) > 0 && w.Capabilities[annotationsCapability] != true
-}
-
 // pod reads CNI_ARGS, whose pairs come in any order and beside others.
 func pod(cniArgs string) (namespace, name string, err error) {
 	var known struct {

@@ -12,13 +12,13 @@ func TestClaim(t *testing.T) {
 	t.Parallel()
 	here, elsewhere := nettest.New(t, "here"), nettest.New(t, "elsewhere")
 	claim := func(n *nettest.Namespace) (release func(), err error) {
-		n.Do(t, func() { release, err = Claim() })
+		n.Do(t, func() { release, err = Resync.Claim() })
 		return release, err
 	}
 	running := func() (pid int, running bool) {
 		here.Do(t, func() {
 			var err error
-			pid, running, err = Running()
+			pid, running, err = Resync.Running()
 			require.NoError(t, err)
 		})
 		return pid, running

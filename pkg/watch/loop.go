@@ -19,7 +19,7 @@ const (
 	longestPause  = 30 * time.Second
 )
 
-// Run calls resync at once, after each burst of events, and again after an error,
+// Run calls resync, or whatever else puts something right, at once, after each burst of events, and again after an error,
 // until ctx is done; it waits for a call that is under way then. Resync returns a line
 // for each change that it made, also together with an error.
 //
@@ -93,20 +93,20 @@ func (l *loop) look() {
 	changed, err := l.resync()
 	now := time.Now()
 	if len(changed) > 0 {
-		l.log.Info("put right what was not as recorded", "changes", len(changed), "first", first(changed))
+		l.log.Info("put right what was not as it is to be", "changes", len(changed), "first", first(changed))
 	}
 	if err != nil {
 		l.retry = longer(l.retry)
 		l.earliest = now.Add(l.retry)
 		l.timer.Reset(l.retry)
-		l.log.Error("could not resync", "error", err, "again_in", l.retry)
+		l.log.Error("could not put right what is not as it is to be", "error", err, "again_in", l.retry)
 		return
 	}
 	l.retry = 0
 	l.earliest = now.Add(l.fight.pause(l.log, now, changed))
 	if !l.ready {
 		l.ready = true
-		l.log.Info("the node is as recorded, and watched from now on")
+		l.log.Info("watching from now on")
 		l.manager.Notify(daemon.SdNotifyReady)
 	}
 }

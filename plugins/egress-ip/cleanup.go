@@ -12,7 +12,8 @@ const cleanupHelp = `usage: egress-ip cleanup [--force]
 Takes everything of egress-ip's off this node: rules, tables, addresses, nftables
 tables, the record, names of tables; and prints a line for each thing. While pods
 are recorded it does so only with --force; they leave by the main table from then
-on. Take the entry out of the conflist first, or the next pod puts things up again.`
+on. While the entry stands in the conflist the next pod puts things up again: egress-ip
+uninstall takes that out, and then does the same.`
 
 func cleanup(args []string) int {
 	flags := newFlags("cleanup", cleanupHelp)

@@ -23,6 +23,8 @@ var commands = []command{
 	{"explain", "print which way a pod's packets go, and why", explainCommand},
 	{"resync", "make the kernel what the record says, once or from now on", resync},
 	{"cleanup", "take everything of egress-ip's off this node", cleanup},
+	{"install", "put the binary and its entry in their places on this node, once or from now on", installCommand},
+	{"uninstall", "take the entry and the binary off this node", uninstallCommand},
 	{"version", "print the version, and the CNI versions it speaks", printVersion},
 }
 

@@ -60,12 +60,16 @@ func resyncNode() (changed []string, err error) {
 	return n.Resync()
 }
 
-func watchNode() int {
+func watchNode() int { return untilSignalled(watchUntil) }
+
+// untilSignalled runs something that goes on until its context is done, by a signal
+// or because it calls broken, and returns the exit status.
+func untilSignalled(run func(ctx context.Context, broken func(error)) error) int {
 	debug.SetGCPercent(100) // this command does not end
 	signalled, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	context.AfterFunc(signalled, stop) // a second signal ends the process at once
 	ctx, broken := context.WithCancelCause(signalled)
-	err := watchUntil(ctx, broken)
+	err := run(ctx, broken)
 	if err == nil && signalled.Err() == nil {
 		err = context.Cause(ctx)
 	}
@@ -82,7 +86,7 @@ func watchNode() int {
 
 // watchUntil resyncs until ctx is done; broken is called when events no longer come.
 func watchUntil(ctx context.Context, broken func(error)) error {
-	release, err := watch.Claim()
+	release, err := watch.Resync.Claim()
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,134 @@
+package conflist_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/egress-ip/egress-ip/pkg/conflist"
+	"github.com/stretchr/testify/require"
+)
+
+var versions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+
+func TestSuits(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ version, main, want string }{
+		"bridge":                  {"1.0.0", `"type":"bridge"`, ""},
+		"flannel":                 {"0.3.1", `"type":"flannel","delegate":{"isDefaultGateway":true}`, ""},
+		"Calico":                  {"0.3.1", `"type":"calico"`, ""},
+		"newest":                  {"1.1.0", `"type":"ptp"`, ""},
+		"delegate is no object":   {"1.0.0", `"type":"other","delegate":[1]`, ""},
+		"macvlan":                 {"1.0.0", `"type":"macvlan"`, "its main plugin is macvlan: its pods' packets go by the node's rules"},
+		"ipvlan":                  {"1.0.0", `"type":"ipvlan"`, "ipvlan"},
+		"host-device":             {"1.0.0", `"type":"host-device"`, "host-device"},
+		"SR-IOV":                  {"1.0.0", `"type":"sriov"`, "sriov"},
+		"flannel with macvlan":    {"1.0.0", `"type":"flannel","delegate":{"type":"macvlan"}`, "its main plugin is macvlan"},
+		"OVN-Kubernetes":          {"0.4.0", `"type":"ovn-k8s-cni-overlay"`, "use its own EgressIP objects"},
+		"Multus":                  {"0.3.1", `"type":"multus"`, "--conflist FILE"},
+		"loopback":                {"1.0.0", `"type":"loopback"`, "--conflist FILE"},
+		"ourselves":               {"1.0.0", `"type":"egress-ip"`, "put the main plugin before it"},
+		"no version":              {"", `"type":"bridge"`, `its cniVersion is "0.1.0", and egress-ip speaks 0.3.1, 0.4.0, 1.0.0, 1.1.0`},
+		"too old a version":       {"0.2.0", `"type":"bridge"`, `its cniVersion is "0.2.0"`},
+		"a version of the future": {"2.0.0", `"type":"bridge"`, `its cniVersion is "2.0.0"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := parse(t, fmt.Sprintf(`{"cniVersion":%q,"name":"n","plugins":[{%s},{"type":"portmap"}]}`, tt.version, tt.main))
+			err := l.Suits(versions)
+			if tt.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			var unsuitable *conflist.UnsuitableError
+			require.ErrorAs(t, err, &unsuitable)
+			require.ErrorContains(t, err, tt.want)
+		})
+	}
+}
+
+// TestVersionOfSeveral: of cniVersions a runtime takes the newest that it speaks.
+func TestVersionOfSeveral(t *testing.T) {
+	t.Parallel()
+	for keys, want := range map[string]string{
+		`"cniVersion":"0.4.0"`:                                 "0.4.0",
+		`"cniVersion":"0.4.0","cniVersions":["1.1.0","1.0.0"]`: "1.1.0",
+		`"cniVersions":["9.0.0","0.4.0","1.0.0","0.3.1"]`:      "1.0.0",
+		`"cniVersion":"1.0.0","cniVersions":["0.4.0"]`:         "1.0.0",
+		`"x":1`: "",
+	} {
+		require.Equal(t, want, parse(t, `{`+keys+`,"name":"n","plugins":[{"type":"a"}]}`).Version, keys)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	for main, want := range map[string]string{
+		`"type":"bridge"`:                         "has no isGateway",
+		`"type":"bridge","isGateway":false`:       "has no isGateway",
+		`"type":"bridge","isGateway":true`:        "",
+		`"type":"bridge","isDefaultGateway":true`: "",
+		`"type":"cilium-cni"`:                     "bpf.hostLegacyRouting=true",
+		`"type":"calico"`:                         "",
+	} {
+		warnings := parse(t, `{"cniVersion":"1.0.0","name":"n","plugins":[{`+main+`}]}`).Warnings()
+		if want == "" {
+			require.Empty(t, warnings, main)
+			continue
+		}
+		require.Len(t, warnings, 1, main)
+		require.Contains(t, warnings[0], want)
+	}
+}
+
+// TestParseRefuses names what is wrong.
+func TestParseRefuses(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		``:                                          "no valid JSON",
+		`{"name":"n","plugins":[{"type":"a"}`:       "no valid JSON",
+		"\ufeff" + `{}`:                             "no valid JSON",
+		`[]`:                                        "no JSON object",
+		`{"name":"n"}`:                              "its key plugins has none",
+		`{"name":"n","plugins":[]}`:                 "its key plugins has none",
+		`{"name":"n","plugins":{}}`:                 "its key plugins is no list",
+		`{"name":"n","plugins":null}`:               "its key plugins is no list",
+		`{"plugins":[{"type":"a"}]}`:                "no key name",
+		`{"name":1,"plugins":[{"type":"a"}]}`:       "the key name",
+		`{"name":"n","plugins":[{"type":""}]}`:      "plugins[0] is no object with a type",
+		`{"name":"n","plugins":[{"type":"a"},"b"]}`: `plugins[1] is no object with a type: "b"`,
+		`{"name":"n","plugins":[{"type":"a"}],"plugins":[{"type":"a"}]}`:                 "the key plugins stands twice",
+		`{"name":"n","cniVersion":"x","cniVersions":["1.0.0"],"plugins":[{"type":"a"}]}`: "cniVersion",
+	} {
+		_, err := conflist.Parse([]byte(text))
+		require.ErrorContains(t, err, want, text)
+	}
+}
+
+// TestEntry: type and capabilities are added, and nothing passes that ADD would refuse.
+func TestEntry(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`{}`:                                   conflist.ProbeOnly,
+		`{ "links": [ {"name":"enp7s0"} ] }`:   `{"type":"egress-ip","capabilities":{"io.kubernetes.cri.pod-annotations":true},"links":[ {"name":"enp7s0"} ]}`,
+		`{"counters":true,"type":"egress-ip"}`: `{"type":"egress-ip","capabilities":{"io.kubernetes.cri.pod-annotations":true},"counters":true}`,
+		`{"capabilities":{"x":true},"type":"egress-ip"}`: `{"capabilities":{"x":true},"type":"egress-ip"}`,
+		`{"rulePriority":7000,"probeSNAT":{"links":[]}}`: `{"type":"egress-ip","capabilities":{"io.kubernetes.cri.pod-annotations":true},"rulePriority":7000,"probeSNAT":{"links":[]}}`,
+	} {
+		have, err := conflist.Entry([]byte(text))
+		require.NoError(t, err, text)
+		require.Equal(t, want, string(have))
+	}
+	for text, want := range map[string]string{
+		`{"type":"bridge"}`:                       `type: "bridge" must be "egress-ip"`,
+		`{"type":"egress-ip","type":"egress-ip"}`: "key \"type\" stands twice",
+		`{"link":[]}`:                             `unknown key "link"; the keys there are`,
+		`{"links":[{"name":"a b"}]}`:              "links[0].name",
+		`{"clusterCIDRs":["0.0.0.0/0"]}`:          "clusterCIDRs[0]",
+		`{"name":"n","plugins":[]}`:               `unknown key "plugins"`,
+		`[]`:                                      "no JSON object",
+		`{"links":`:                               "no valid JSON",
+	} {
+		_, err := conflist.Entry([]byte(text))
+		require.ErrorContains(t, err, want, text)
+	}
+}

@@ -1,0 +1,126 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/egress-ip/egress-ip/pkg/config"
+	"github.com/egress-ip/egress-ip/pkg/conflist"
+)
+
+// Wanted is the entry that is to stand in the list, as [conflist.Entry] returns it.
+type Wanted struct {
+	Entry []byte // nil: the one that stands there
+	Else  []byte // where none stands there either
+}
+
+// Plan says what Install would do.
+func (p Place) Plan(w Wanted) (Plan, error) { return p.plan(w, false) }
+
+// Install puts the binary and the entry in their places, the binary first. Where that
+// cannot work nothing is written, and the error is a [RefusedError] or a
+// [NotYetError]. It returns what was done, also with an error.
+func (p Place) Install(w Wanted) (Plan, []string, error) {
+	return apply(p.dirs(), func() (Plan, error) { return p.Plan(w) })
+}
+
+// dirs are the folders that are written to.
+func (p Place) dirs() []string {
+	if p.Conflist != "" {
+		return []string{p.BinDir, filepath.Dir(p.Conflist)}
+	}
+	return []string{p.BinDir, p.ConfDir}
+}
+
+func (p Place) plan(w Wanted, restore bool) (Plan, error) {
+	s, err := p.read()
+	if err != nil {
+		return Plan{}, err
+	}
+	plan := Plan{Warnings: append(s.list.Warnings(), p.unread(s)...)}
+	if s.list.Version == "0.3.0" || s.list.Version == "0.3.1" {
+		plan.Notes = append(plan.Notes, fmt.Sprintf("%s has cniVersion %s: runtimes do not CHECK, and hand no prevResult to DEL; egress-ip needs neither", s.name, s.list.Version))
+	}
+	entry := w.Entry
+	if entry == nil {
+		entry = s.list.Entry()
+		if _, err := config.ParseEntry(entry); entry != nil && err != nil {
+			return Plan{}, refused("%s: the entry that stands there: %w; correct it, or give another", s.name, err)
+		}
+	}
+	if entry == nil {
+		entry = w.Else
+	}
+	plan.Entry = entry
+	if config.MissesCapability(entry) {
+		plan.Warnings = append(plan.Warnings, `the entry has links, but its "capabilities" lack "io.kubernetes.cri.pod-annotations": true, so no annotation arrives`)
+	}
+	missing, err := missingLinks(entry)
+	if err != nil {
+		return Plan{}, err
+	}
+	plan.Warnings = append(plan.Warnings, missing...)
+	if err := p.planBinary(&plan, restore); err != nil {
+		return Plan{}, err
+	}
+	text, err := s.list.With(entry)
+	if err != nil {
+		return Plan{}, refused("%s: %w", s.name, err)
+	}
+	return plan, p.planEntry(&plan, s, text)
+}
+
+// planEntry adds the change of the list to this text.
+func (p Place) planEntry(plan *Plan, s source, text []byte) error {
+	behind := s.list.Main().Type
+	if s.single {
+		if err := free(s.to); err != nil {
+			return err
+		}
+		aside := s.name + original
+		plan.add(fmt.Sprintf("made %s of %s, with the entry behind %s; the old file is %s", s.to, s.name, behind, aside),
+			diff(s.name, s.to, s.text, text),
+			s.with(s.to, text).write,
+			// The one or the other comes first by name; there is never none.
+			func() error { return os.Rename(s.name, aside) },
+			func() error { return sync(filepath.Dir(aside)) })
+		return nil
+	}
+	if string(text) == string(s.list.Text()) {
+		plan.Notes = append(plan.Notes, s.name+" has the entry already")
+		return nil
+	}
+	aside := s.path + original
+	_, err := os.Lstat(aside)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var steps []func() error
+	if err != nil || !s.list.HasEntry() {
+		steps = append(steps, s.with(aside, s.text).write)
+	}
+	done := fmt.Sprintf("put the entry into %s, behind %s; the file as it was is %s", s.name, behind, aside)
+	if s.list.HasEntry() {
+		done = fmt.Sprintf("changed the entry in %s", s.name)
+	}
+	plan.add(done, diff(s.name, s.name, s.text, text), append(steps, func() error { return s.overwrite(text) })...)
+	return nil
+}
+
+// free makes sure that no list of somebody else's is overwritten.
+func free(path string) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if l, err := conflist.Parse(text); err != nil || !l.HasEntry() {
+		return refused("%s stands there already, without an entry of egress-ip's; remove one of the two files, and runtimes will take the other", path)
+	}
+	return nil
+}

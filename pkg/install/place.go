@@ -1,0 +1,141 @@
+package install
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/egress-ip/egress-ip/pkg/conflist"
+)
+
+// Place is where egress-ip goes on a node.
+type Place struct {
+	BinDir  string // of plugins
+	ConfDir string // of network configurations
+	// Conflist is the list; empty: the first file in ConfDir, as runtimes choose.
+	Conflist string
+	// Convert: a file of one plugin becomes a list.
+	Convert bool
+	// Versions are the CNI versions that egress-ip speaks.
+	Versions []string
+}
+
+// NotYetError says that there is no list, or none that can be read, which may be
+// different in a moment, when the main plugin has written it.
+type NotYetError struct{ err error }
+
+func (e *NotYetError) Error() string { return e.err.Error() }
+func (e *NotYetError) Unwrap() error { return e.err }
+
+// RefusedError says why egress-ip cannot be installed, and what to do.
+type RefusedError struct{ err error }
+
+func (e *RefusedError) Error() string { return e.err.Error() }
+func (e *RefusedError) Unwrap() error { return e.err }
+
+func refused(format string, args ...any) error { return &RefusedError{fmt.Errorf(format, args...)} }
+
+// extensions of the files that runtimes read.
+var extensions = []string{".conf", ".conflist", ".json"}
+
+// files returns the paths of a folder that runtimes read, in their order.
+func files(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir) // by name
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var paths []string
+	for _, e := range entries {
+		if !e.IsDir() && slices.Contains(extensions, filepath.Ext(e.Name())) {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths, nil
+}
+
+// file returns the path of the configuration.
+func (p Place) file() (string, error) {
+	if p.Conflist != "" {
+		return p.Conflist, nil
+	}
+	paths, err := files(p.ConfDir)
+	if err != nil {
+		return "", err
+	}
+	if len(paths) == 0 {
+		return "", &NotYetError{fmt.Errorf("%s has no .conflist, .conf or .json: install the main CNI plugin first, name its folder with --conf-dir, or wait for it with --watch", p.ConfDir)}
+	}
+	return paths[0], nil
+}
+
+// source is the configuration as it is, as a list.
+type source struct {
+	file
+	name string // the path by which runtimes know it
+	list conflist.List
+	// single: the file has one plugin and no list; converted, it has the name to.
+	single bool
+	to     string
+}
+
+// read returns the configuration. It refuses one where egress-ip cannot work.
+func (p Place) read() (source, error) {
+	path, err := p.file()
+	if err != nil {
+		return source{}, err
+	}
+	s := source{name: path, single: filepath.Ext(path) != ".conflist"}
+	s.file, err = readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return source{}, &NotYetError{err}
+	}
+	if err != nil {
+		return source{}, err
+	}
+	text := s.text
+	if s.single {
+		if text, err = conflist.Convert(s.text); err == nil {
+			s.to = s.name[:len(s.name)-len(filepath.Ext(s.name))] + ".conflist"
+		} else if _, listed := conflist.Parse(s.text); listed == nil {
+			return source{}, refused("%s is a list, but runtimes take it for one only if its name ends with .conflist; rename it", path)
+		}
+	}
+	if err == nil {
+		s.list, err = conflist.Parse(text)
+	}
+	var syntax *conflist.SyntaxError
+	if errors.As(err, &syntax) {
+		return source{}, &NotYetError{fmt.Errorf("%s: %w", path, err)}
+	}
+	if err == nil {
+		err = s.list.Suits(p.Versions)
+		if s.list.Main().Type == "loopback" { // the main plugin's is still to come
+			return source{}, &NotYetError{fmt.Errorf("%s: %w", path, err)}
+		}
+	}
+	if err != nil {
+		return source{}, refused("%s: %w", path, err)
+	}
+	if s.single && !p.Convert {
+		return source{}, refused("%s is the configuration of one plugin, which no other can be chained to; --convert makes %s of it, and keeps it as %s", path, s.to, filepath.Base(path)+original)
+	}
+	return s, nil
+}
+
+// unread warns of a list that is named but that runtimes do not take.
+func (p Place) unread(s source) []string {
+	paths, err := files(p.ConfDir)
+	if err != nil || len(paths) == 0 || isOne(paths[:1], s.path) {
+		return nil
+	}
+	warning := fmt.Sprintf("runtimes take the first file in %s, %s, and not %s", p.ConfDir, filepath.Base(paths[0]), s.name)
+	first, err := os.ReadFile(paths[0])
+	if err == nil && bytes.Contains(first, []byte(`"multus`)) {
+		warning += "; Multus, which it is of, may call that one, but hands it no annotations, so no pod leaves by a link"
+	}
+	return []string{warning}
+}

@@ -1,0 +1,73 @@
+package install
+
+import (
+	"errors"
+
+	"github.com/aymanbagabas/go-udiff"
+)
+
+// Plan is what is to be done, in this order. Making one changes nothing.
+type Plan struct {
+	Steps []Step
+	Entry []byte // which is to stand then
+	// Notes are for a person to know; nothing is done about them.
+	Notes []string
+	// Warnings are of what may not work as expected.
+	Warnings []string
+}
+
+// Step is one change.
+type Step struct {
+	Done string // as it is told when it is done: "copied ..."
+	Diff string // of a text file, unified; empty for others
+	do   func() error
+}
+
+// Apply does the steps, and returns those that are done, also with an error.
+func (p Plan) Apply() (done []string, err error) {
+	for _, s := range p.Steps {
+		if err := s.do(); err != nil {
+			return done, err
+		}
+		done = append(done, s.Done)
+	}
+	return done, nil
+}
+
+func (p *Plan) add(done, diff string, do ...func() error) {
+	p.Steps = append(p.Steps, Step{Done: done, Diff: diff, do: func() error {
+		for _, f := range do {
+			if err := f(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+}
+
+func diff(from, to string, a, b []byte) string { return udiff.Unified(from, to, string(a), string(b)) }
+
+// tries is how often a plan is made anew when a file changes meanwhile.
+const tries = 5
+
+// apply makes a plan and applies it, with other installations kept out of these
+// folders; again if somebody else has written a file in between.
+func apply(dirs []string, plan func() (Plan, error)) (p Plan, done []string, err error) {
+	unlock, err := lock(existing(dirs)...)
+	if err != nil {
+		return Plan{}, nil, err
+	}
+	defer unlock()
+	for range tries {
+		if p, err = plan(); err != nil {
+			return Plan{}, done, err
+		}
+		var more []string
+		more, err = p.Apply()
+		done = append(done, more...)
+		if !errors.Is(err, errChanged) {
+			break
+		}
+	}
+	return p, done, err
+}

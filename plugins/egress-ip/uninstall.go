@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/egress-ip/egress-ip/pkg/install"
+	"github.com/egress-ip/egress-ip/pkg/record"
+)
+
+const uninstallHelp = `usage: egress-ip uninstall [--force] [--dry-run]
+
+Takes egress-ip's entry out of the conflist, out of each in the folder if none is
+named, then whatever stands on the node, as egress-ip cleanup does, and the binary
+from the folder of CNI plugins.
+
+Without the entry a runtime no longer tells egress-ip of pods that end, and another
+pod that is given the address of one would leave by its link. So while annotated pods
+are recorded it does nothing: drain the node or delete them first. With --force it
+takes the entry out all the same; delete the pods at once, and then say
+egress-ip cleanup --force. The binary stays for that.
+
+Exit status: 0, done, or nothing to do. 1, pods are recorded, egress-ip install --watch
+runs, or it could not. 2, the command line is wrong.`
+
+func uninstallCommand(args []string) int {
+	flags := newFlags("uninstall", uninstallHelp)
+	place := placeFlags(flags)
+	force := flags.Bool("force", false, "also while pods are recorded")
+	dryRun := flags.Bool("dry-run", false, "print what would change, and change nothing")
+	if exit, done := parse(flags, args, 0); done {
+		return exit
+	}
+	pods, err := recordedPods()
+	if err == nil {
+		err = mayUninstall(*place, pods, *force)
+	}
+	if err != nil {
+		return failed("uninstall", err)
+	}
+	kernel := install.Kernel{Pods: recordedPods, Stands: anyRecord, Clean: func() error {
+		removed, err := cleanNode(false)
+		for _, line := range removed {
+			fmt.Println(line)
+		}
+		return err
+	}}
+	if *dryRun {
+		plan, err := place.PlanUninstall(kernel)
+		return tellPlan("uninstall", plan, err)
+	}
+	plan, done, err := place.Uninstall(kernel)
+	exit := tell("uninstall", plan, done, err)
+	if exit == 0 && pods > 0 {
+		fmt.Printf("%s recorded: delete them at once, before their addresses are given to others, and then: %s cleanup --force\n", annotatedPods(pods), place.Binary())
+	}
+	return exit
+}
+
+// mayUninstall says why not.
+func mayUninstall(place install.Place, pods int, force bool) error {
+	if pods > 0 && !force {
+		return fmt.Errorf("%s recorded, and egress-ip would not learn of their end, so another pod that is given their address would leave by their link; drain the node or delete them first, or say --force", annotatedPods(pods))
+	}
+	pid, running, err := installTask(place).Running()
+	if err != nil {
+		return err
+	}
+	if running {
+		return fmt.Errorf("egress-ip install --watch is running (process %d), and would put the entry back; stop it first: the DaemonSet, or its unit", pid)
+	}
+	return nil
+}
+
+// recordedPods is how many attachments this node's record has.
+func recordedPods() (int, error) {
+	store, err := record.Open()
+	if err != nil {
+		return 0, err
+	}
+	pods, err := store.List()
+	return len(pods), err
+}
+
+// anyRecord reports whether this node's record has anything, be it the probe table.
+func anyRecord() bool {
+	store, err := record.Open()
+	return err == nil && store.Exists()
+}
+
+func annotatedPods(n int) string {
+	if n == 1 {
+		return "1 annotated pod is"
+	}
+	return fmt.Sprintf("%d annotated pods are", n)
+}
