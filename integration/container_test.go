@@ -88,8 +88,8 @@ func (c container) capabilities(t *testing.T) []string {
 
 // bundle is the container as a runtime hands it to runc: root, in the network namespace
 // at this path, with what every container has of /proc, /dev and /sys, and of the node
-// what the DaemonSet has mounted.
-func (d daemonSet) bundle(t *testing.T, c container, network string) object {
+// what the DaemonSet has mounted; instead of a volume named in standIns, that folder.
+func (d daemonSet) bundle(t *testing.T, c container, network string, standIns map[string]string) object {
 	t.Helper()
 	mounts := []object{
 		{"destination": "/proc", "type": "proc", "source": "proc"},
@@ -101,13 +101,17 @@ func (d daemonSet) bundle(t *testing.T, c container, network string) object {
 			if v.Name != m.Name {
 				continue
 			}
-			require.NotEmpty(t, v.HostPath.Path, m.Name)
+			source := v.HostPath.Path
+			if standIn, ok := standIns[m.Name]; ok {
+				source = standIn
+			}
+			require.NotEmpty(t, source, m.Name)
 			mode := "rw"
 			if m.ReadOnly {
 				mode = "ro"
 			}
 			mounts = append(mounts, object{
-				"destination": m.MountPath, "source": v.HostPath.Path, "type": "bind", "options": []string{"rbind", "rprivate", mode},
+				"destination": m.MountPath, "source": source, "type": "bind", "options": []string{"rbind", "rprivate", mode},
 			})
 		}
 	}
@@ -133,8 +137,9 @@ func (d daemonSet) bundle(t *testing.T, c container, network string) object {
 
 var containers atomic.Int64
 
-// start runs a bundle with runc until the test ends, and returns once it has logged this.
-func start(t *testing.T, bundle object, ready string) {
+// start runs a bundle with runc and returns once it has logged this. Stop sends it
+// SIGTERM, as a kubelet does, and waits for an orderly end; the test's end kills it.
+func start(t *testing.T, bundle object, ready string) (stop func()) {
 	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
@@ -159,10 +164,16 @@ func start(t *testing.T, bundle object, ready string) {
 	t.Cleanup(func() {
 		out, err := exec.Command("runc", "--root", state, "delete", "--force", id).CombinedOutput()
 		require.NoError(t, err, string(out))
-		_ = run.Wait() // it was killed
+		_ = run.Wait() // it was killed, or stopped before
 		if t.Failed() {
 			t.Log(logged())
 		}
 	})
 	require.Eventually(t, func() bool { return strings.Contains(logged(), ready) }, waitFor, tick)
+	return func() {
+		t.Helper()
+		out, err := exec.Command("runc", "--root", state, "kill", id, "TERM").CombinedOutput()
+		require.NoError(t, err, string(out))
+		require.NoError(t, run.Wait())
+	}
 }
