@@ -14,7 +14,7 @@ type UnsuitableError struct{ Problem string }
 func (e *UnsuitableError) Error() string { return e.Problem }
 
 const (
-	bypasses = "its pods' packets go by the node's rules, routes and nftables, so egress-ip could neither route nor translate them; it needs a main plugin whose pods are routed by the node (bridge, ptp, flannel, Calico, ...)"
+	bypasses = "its pods' packets go past the node's rules, routes and nftables, so egress-ip could neither route nor translate them; it needs a main plugin whose pods are routed by the node (bridge, ptp, flannel, Calico, ...)"
 	alone    = "it gives pods no addresses; name the file of the plugin that does: --conflist FILE"
 	multus   = "Multus hands pods' annotations to no plugin that it calls, so no pod would leave by a link; for the probe table alone, name the file of the plugin that Multus delegates to: --conflist FILE"
 )

@@ -18,7 +18,7 @@ func TestSuits(t *testing.T) {
 		"Calico":                  {"0.3.1", `"type":"calico"`, ""},
 		"newest":                  {"1.1.0", `"type":"ptp"`, ""},
 		"delegate is no object":   {"1.0.0", `"type":"other","delegate":[1]`, ""},
-		"macvlan":                 {"1.0.0", `"type":"macvlan"`, "its main plugin is macvlan: its pods' packets go by the node's rules"},
+		"macvlan":                 {"1.0.0", `"type":"macvlan"`, "its main plugin is macvlan: its pods' packets go past the node's rules"},
 		"ipvlan":                  {"1.0.0", `"type":"ipvlan"`, "ipvlan"},
 		"host-device":             {"1.0.0", `"type":"host-device"`, "host-device"},
 		"SR-IOV":                  {"1.0.0", `"type":"sriov"`, "sriov"},
