@@ -8,7 +8,7 @@ export GOFLAGS := $(GOFLAGS) -trimpath
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO      ?= go
 
-.PHONY: build tools commands demo test bench lint fuzz clean
+.PHONY: build tools commands runtime demo test test-containerd bench lint fuzz clean
 
 build:
 	$(GO) build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/egress-ip ./plugins/egress-ip
@@ -34,6 +34,16 @@ commands:
 test: lint build tools commands
 	$(GO) test -timeout 30m ./...
 
+# Debian's containerd and runc. The tests start a containerd of their own; they neither need
+# nor touch one that runs here.
+runtime:
+	@for c in containerd containerd-shim-runc-v2 ctr runc; do command -v $$c >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends containerd runc; fi
+
+# The built binary under containerd, driven over CRI. A module of its own: what that takes is none of the plugin's.
+test-containerd: build tools commands runtime
+	$(GO) test -C integration/containerd -count 1 -timeout 9m ./...
+
 # What packets cost a node, and how long a DEL takes in a full conntrack table,
 # against conntrack -D. integration/bench/BENCHMARKS.md says what the figures mean.
 bench: build tools commands
@@ -44,6 +54,7 @@ lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	@staticcheck=$$($(GO) tool -n staticcheck) && cd integration/containerd && $(GO) vet ./... && $$staticcheck ./...
 
 # How long each parser is fuzzed for.
 FUZZTIME ?= 30s
