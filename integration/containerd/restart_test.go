@@ -61,11 +61,13 @@ func TestReboot(t *testing.T) {
 
 	second.requireState(t, before, kept)
 	require.NotEqual(t, clean, onDisk(before))
-	require.Equal(t, clean, onDisk(second.state(t)))
+	after, err := second.state()
+	require.NoError(t, err)
+	require.Equal(t, clean, onDisk(after))
 }
 
-// kept is where leases and results are, which a node keeps when it is switched off.
-const kept = "/var/lib/cni/"
+// kept is what a node keeps when it is switched off; there are leases and results in it.
+const kept = "/var/lib/"
 
 // onDisk is the part of a node's state that is kept.
 func onDisk(state []string) []string {

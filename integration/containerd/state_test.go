@@ -16,7 +16,7 @@ import (
 // namespaces, mounts, cgroups, and shims.
 const look = `
 for family in -4 -6; do ip -d $family rule; ip -d $family route show table all; done
-ip -br address
+ip -br address | sed -E 's/ (UP|DOWN) / /'
 nft -s list ruleset
 for family in ipv4 ipv6; do conntrack -L -f $family 2>/dev/null | grep -oE 'dst=(192.168.124.9|fd00:124::6)[^ ]*' || true; done
 cat /proc/sys/net/ipv4/conf/all/src_valid_mark
@@ -27,40 +27,38 @@ find /sys/fs/cgroup -type d -path "*/$0/*"
 grep -hx 'containerd-shim' /proc/[0-9]*/comm || true
 `
 
-// state is what stands on the node, line by line, in no order that means anything.
-func (n *node) state(t *testing.T) []string {
-	t.Helper()
-	out := n.run(t, "sh", "-ec", look, n.cgroup)
-	lines := strings.Split(out, "\n")
+// state is what stands on the node, line by line, in no order that means anything, and
+// without whether the bridge has a port: the kernel says so a second late. What goes while one
+// looks is an error.
+func (n *node) state() ([]string, error) {
+	out, err := n.try("sh", "-ec", look, n.cgroup)
+	lines := strings.Split(strings.ReplaceAll(out, " linkdown", ""), "\n")
 	slices.Sort(lines)
-	return lines
+	return lines, err
 }
 
 // worn is the state of a node that has had a plain pod: bridge, host-local and containerd
-// have made what they make once.
+// have made what they make once. It waits until nothing else is left of that pod: containerd
+// cleans up behind its answers.
 func (n *node) worn(t *testing.T) []string {
 	t.Helper()
 	s := n.runPod(t, "first", nil)
 	s.requirePlain(t)
 	s.stop(t)
 	s.remove(t)
-	n.settle(t)
-	return n.state(t)
-}
-
-// settle waits until nothing is left of the first pod: containerd cleans up behind its
-// answers, and the kernel takes a moment to see that the bridge has no port any more.
-func (n *node) settle(t *testing.T) {
-	t.Helper()
-	eventually(t, func() error {
-		state := strings.Join(n.state(t), "\n")
-		for _, left := range []string{"/run/netns/cni-", "containerd-shim", "/sandboxes/"} {
-			if strings.Contains(state, left) {
-				return errors.New("left: " + left + "\n" + state)
+	var state []string
+	eventually(t, func() (err error) {
+		if state, err = n.state(); err != nil {
+			return err
+		}
+		for _, passing := range []string{"/run/netns/cni-", "containerd-shim", "/sandboxes/"} {
+			if i := slices.IndexFunc(state, func(line string) bool { return strings.Contains(line, passing) }); i >= 0 {
+				return errors.New("of a plain pod is left: " + state[i])
 			}
 		}
 		return nil
 	})
+	return state
 }
 
 // requireState waits until the node's state is that one, but for lines with one of the exceptions in them.
@@ -68,7 +66,11 @@ func (n *node) requireState(t *testing.T, want []string, except ...string) {
 	t.Helper()
 	want = without(want, except)
 	eventually(t, func() error {
-		have := without(n.state(t), except)
+		have, err := n.state()
+		if err != nil {
+			return err
+		}
+		have = without(have, except)
 		if slices.Equal(have, want) {
 			return nil
 		}
