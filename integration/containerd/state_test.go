@@ -22,7 +22,7 @@ for family in ipv4 ipv6; do conntrack -L -f $family 2>/dev/null | grep -oE 'dst=
 cat /proc/sys/net/ipv4/conf/all/src_valid_mark
 [ ! -e /etc/iproute2/rt_tables.d ] || find /etc/iproute2/rt_tables.d
 find /run /var/lib -type f -o -type s -o -type d -path '*egress*'
-cut -d ' ' -f 2 /proc/mounts
+cut -d ' ' -f 2 /proc/mounts | grep ^/run
 find /sys/fs/cgroup -type d -path "*/$0/*"
 grep -hx 'containerd-shim' /proc/[0-9]*/comm || true
 `

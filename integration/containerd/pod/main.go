@@ -30,13 +30,16 @@ func main() {
 	<-end
 }
 
+// patience is for a whole answer, on a small machine where many pods start at once.
+const patience = 5 * time.Second
+
 func ask(address string) (string, error) {
-	conn, err := net.DialTimeout("tcp", address, time.Second)
+	conn, err := net.DialTimeout("tcp", address, patience)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	answer, err := io.ReadAll(conn)
