@@ -13,8 +13,8 @@ type container struct {
 	id   string
 }
 
-// startContainer starts a container from the pods' image.
-func (s *sandbox) startContainer(t *testing.T) container {
+// startContainer starts a container from the pods' image, with these arguments of its program.
+func (s *sandbox) startContainer(t *testing.T, args ...string) container {
 	t.Helper()
 	created, err := call(t, s.node.runtime.CreateContainer, &runtime.CreateContainerRequest{
 		PodSandboxId:  s.id,
@@ -22,6 +22,7 @@ func (s *sandbox) startContainer(t *testing.T) container {
 		Config: &runtime.ContainerConfig{
 			Metadata: &runtime.ContainerMetadata{Name: "app"},
 			Image:    &runtime.ImageSpec{Image: podImage},
+			Args:     args,
 			LogPath:  "app.log",
 			Linux:    &runtime.LinuxContainerConfig{},
 		},

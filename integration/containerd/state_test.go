@@ -37,12 +37,15 @@ func (n *node) state() ([]string, error) {
 	return lines, err
 }
 
-// worn is the state of a node that has had a plain pod: bridge, host-local and containerd
-// have made what they make once. It waits until nothing else is left of that pod: containerd
+// worn is the state of a node that has had a plain pod with a host port: bridge, host-local,
+// portmap and containerd have made what they make once. It waits until nothing else is left of that pod: containerd
 // cleans up behind its answers.
 func (n *node) worn(t *testing.T) []string {
 	t.Helper()
-	s := n.runPod(t, "first", nil)
+	config := n.podConfig("first", nil)
+	config.PortMappings = hostPort
+	s, err := n.tryPod(t, config)
+	require.NoError(t, err)
 	s.requirePlain(t)
 	s.stop(t)
 	s.remove(t)
