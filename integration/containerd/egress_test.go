@@ -44,6 +44,7 @@ func TestHostPort(t *testing.T) {
 	s, err := n.tryPod(t, config)
 	require.NoError(t, err)
 	s.startContainer(t, "serve", ":8080")
+	second := n.Router.Capture(t, nettest.RouterSecondLink)
 	for node, server := range map[string]string{
 		nettest.PrimaryIPv4 + ":8081": nettest.ServerIPv4, "[" + nettest.PrimaryIPv6 + "]:8081": nettest.ServerIPv6,
 	} {
@@ -55,6 +56,8 @@ func TestHostPort(t *testing.T) {
 			return err
 		})
 	}
+	isAnswer := func(p nettest.Packet) bool { return p.SrcPort == 8081 }
+	require.Zero(t, second.Count(isAnswer), "%v", second.Packets())
 	s.requireSeen(t, egress4, egress6)
 	s.stop(t)
 	s.remove(t)
