@@ -17,7 +17,7 @@ GO          ?= go
 
 LDFLAGS = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.commitDate=$(COMMIT_DATE)
 
-.PHONY: build tools commands demo release image test test-release bench lint fuzz clean
+.PHONY: build tools commands runtime demo release image test test-release test-containerd bench lint fuzz clean
 
 build:
 	$(GO) build -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/egress-ip ./plugins/egress-ip
@@ -70,7 +70,17 @@ test: lint build tools commands
 # That releases are reproducible, the image is what it should be, and the manifests are
 # Kubernetes'. Not out of the cache: Go does not see what make reads.
 test-release:
-	cd integration/release && $(GO) vet ./... && $$($(GO) -C ../.. tool -n staticcheck) ./... && $(GO) test -count=1 ./...
+	$(GO) test -C integration/release -count 1 ./...
+
+# Debian's containerd and runc. The tests start a containerd of their own; they neither need
+# nor touch one that runs here.
+runtime:
+	@for c in containerd containerd-shim-runc-v2 ctr runc; do command -v $$c >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends containerd runc; fi
+
+# The built binary under containerd, driven over CRI. A module of its own: what that takes is none of the plugin's.
+test-containerd: build tools commands runtime
+	$(GO) test -C integration/containerd -count 1 -timeout 9m ./...
 
 # What packets cost a node, and how long a DEL takes in a full conntrack table,
 # against conntrack -D. integration/bench/BENCHMARKS.md says what the figures mean.
@@ -82,6 +92,9 @@ lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	@staticcheck=$$($(GO) tool -n staticcheck); for module in containerd release; do \
+		(cd integration/$$module && $(GO) vet ./... && $$staticcheck ./...) || exit; \
+	done
 
 # How long each parser is fuzzed for.
 FUZZTIME ?= 30s
