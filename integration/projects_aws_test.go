@@ -149,7 +149,7 @@ func TestAWSRules(t *testing.T) {
 
 // TestAWSRulesComeFirst: with the default rulePriority AWS's rules win, which is why
 // the entry has one; and aws-node, when it starts, takes the table of our rule for
-// that of the pod's ENI.
+// that of the pod's ENI. DEL takes the rule that it makes of it.
 func TestAWSRulesComeFirst(t *testing.T) {
 	t.Parallel()
 	entry := readObject(t, filepath.Join(projectsDir, "aws-vpc-cni", "entry.json"))
@@ -158,6 +158,10 @@ func TestAWSRulesComeFirst(t *testing.T) {
 	pod := c.newAWSPod(t, "annotated", "192.168.125.51", entry)
 	pod.add(t, address(egress4))
 	require.Equal(t, nettest.PrimaryIPv4, pod.sees(t, nettest.ServerAskIPv4))
+	copied := fmt.Sprintf("1536:\tfrom 192.168.125.51 lookup %d\n", 1000+c.Node.Index(t, nettest.SecondLink))
 	c.restartAWSNode(t, "192.168.125.51")
-	require.Contains(t, c.command(t, "ip", "rule"), fmt.Sprintf("1536:\tfrom 192.168.125.51 lookup %d\n", 1000+c.Node.Index(t, nettest.SecondLink)))
+	require.Contains(t, c.command(t, "ip", "rule"), copied)
+	// No other pod with the address is to inherit that.
+	pod.del(t)
+	require.NotContains(t, c.command(t, "ip", "rule"), copied)
 }

@@ -77,6 +77,27 @@ func (k *Kernel) DeleteRule(r egress.Rule) error {
 	return nil
 }
 
+// DeleteSourceRule deletes a pod's source rule, and every other rule from the pod to
+// the same table, whosever: some copy rules. aws-node, when it starts, gives the last
+// rule from each pod a priority of its own (amazon-vpc-cni-k8s, UpdateRuleListBySrc),
+// and the next pod with the address would leave by the link.
+func (k *Kernel) DeleteSourceRule(r egress.Rule) error {
+	if err := k.DeleteRule(r); err != nil {
+		return err
+	}
+	const most = 16 // copies, unless somebody makes them as fast as they go
+	copies := netlink.NewRule()
+	copies.Family, copies.Src, copies.Table = family(r.Family), fromPrefix(egress.Host(r.From)), int(r.Table)
+	for range most {
+		if err := k.rt.RuleDel(copies); gone(err) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("delete what else is as rule %s: %w", r, err)
+		}
+	}
+	return nil
+}
+
 func fromRule(r egress.Rule) *netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Priority = int(r.Priority)

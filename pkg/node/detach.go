@@ -133,7 +133,7 @@ func (n *Node) declassify(a egress.Attachment, mine, flows []egress.Flow, unneed
 // deleteRules deletes in the order opposite to that of ADD.
 func (n *Node) deleteRules(a egress.Attachment, mine, flows []egress.Flow, unneeded []record.Object) error {
 	for _, f := range mine {
-		if err := n.kernel.DeleteRule(a.SourceRule(f)); err != nil {
+		if err := n.kernel.DeleteSourceRule(a.SourceRule(f)); err != nil {
 			return err
 		}
 	}

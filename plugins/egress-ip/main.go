@@ -13,6 +13,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	cniversion "github.com/containernetworking/cni/pkg/version"
+
+	_ "github.com/egress-ip/egress-ip/plugins/egress-ip/oneprocessor"
 )
 
 // Set by the Makefile: what git describe says, the commit's full name, and when it was

@@ -44,7 +44,6 @@ func person(args []string) int {
 		return wrongCommandLine
 	}
 	// A command ends before there is garbage worth collecting.
-	oneProcessor()
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(commandMemory)
 	return commands[i].run(args[1:])

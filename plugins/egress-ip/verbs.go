@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"runtime"
 
 	"github.com/containernetworking/cni/pkg/ns"
 	"github.com/containernetworking/cni/pkg/skel"
@@ -28,9 +27,6 @@ func add(args *skel.CmdArgs) error {
 	if config.MissesCapability(args.StdinData) && !r.Annotated() {
 		slog.Warn(`links are configured, but "capabilities": {"io.kubernetes.cri.pod-annotations": true} is missing, so no annotation arrives`)
 	}
-	if r.Annotated() {
-		oneProcessor()
-	}
 	n, err := node.Open()
 	if err != nil {
 		return cniError(err)
@@ -50,7 +46,6 @@ func check(args *skel.CmdArgs) error {
 	if !r.Annotated() {
 		return nil
 	}
-	oneProcessor()
 	n, err := node.Open()
 	if err != nil {
 		return cniError(err)
@@ -65,7 +60,6 @@ func del(args *skel.CmdArgs) error {
 	if err != nil || !recorded {
 		return cniError(err)
 	}
-	oneProcessor()
 	n, err := node.Open()
 	if err != nil {
 		return cniError(err)
@@ -73,11 +67,6 @@ func del(args *skel.CmdArgs) error {
 	defer n.Close()
 	return cniError(n.Detach(owner))
 }
-
-// oneProcessor is for calls and commands that ask the kernel a lot, one thing after the other,
-// and wait for its answers: a second processor would only look for work. Shorter
-// calls end before that pays.
-func oneProcessor() { runtime.GOMAXPROCS(1) }
 
 func gc(args *skel.CmdArgs) error {
 	var c types.PluginConf
