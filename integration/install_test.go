@@ -243,6 +243,7 @@ func TestInstallRefuses(t *testing.T) {
 		"macvlan":             {file, `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan"}]}`, nil, 1, "its main plugin is macvlan"},
 		"OVN-Kubernetes":      {"10-ovn.conf", `{"cniVersion":"0.4.0","name":"ovn-kubernetes","type":"ovn-k8s-cni-overlay"}`, nil, 1, "its main plugin is ovn-k8s-cni-overlay"},
 		"Multus":              {"00-multus.conf", `{"cniVersion":"0.3.1","name":"multus","type":"multus","delegates":[]}`, []string{"--convert"}, 1, "its main plugin is multus"},
+		"AWS's rules":         {"10-aws.conflist", `{"cniVersion":"0.4.0","name":"aws-cni","plugins":[{"type":"aws-cni"}]}`, []string{"--allow", "payments"}, 1, `10-aws.conflist: rulePriority 6000: the AWS VPC CNI's own rules`},
 		"no list":             {"10-net.conf", `{"cniVersion":"1.0.0","name":"n","type":"bridge"}`, nil, 1, "--convert makes "},
 		"a list by no name":   {"10-net.conf", bridgeList, nil, 1, "only if its name ends with .conflist; rename it"},
 		"broken":              {file, bridgeList[:50], nil, 1, "no valid JSON"},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/conflist"
 	"github.com/stretchr/testify/require"
 )
@@ -77,6 +78,52 @@ func TestWarnings(t *testing.T) {
 		}
 		require.Len(t, warnings, 1, main)
 		require.Contains(t, warnings[0], want)
+	}
+}
+
+// TestBeside: an entry that another plugin's rules would undo is refused, and one whose
+// marks it may change is warned of.
+func TestBeside(t *testing.T) {
+	t.Parallel()
+	const aws, calico, cilium = `{"type":"aws-cni"}`, `{"type":"calico"}`, `{"type":"calico"},{"type":"portmap"},{"type":"cilium-cni"}`
+	for name, tt := range map[string]struct{ plugins, keys, refused, warned string }{
+		"AWS, default":             {aws, "", `rulePriority 6000: the AWS VPC CNI's own rules`, ""},
+		"AWS, one too late":        {aws, `,"rulePriority":1023`, `set "rulePriority": 600 in the entry`, ""},
+		"AWS, just before":         {aws, `,"rulePriority":1022`, "", ""},
+		"AWS, its mark":            {aws, `,"rulePriority":600,"markMask":"0xf0"`, "", "markMask 0x000000f0 has bits of 0x00000080"},
+		"Calico, default":          {calico, "", "", `set "markMask": "0x00000f00" in the entry, or take these bits from Felix`},
+		"Calico, as said":          {calico, `,"markMask":"0x00000f00"`, "", ""},
+		"Cilium, Calico's":         {cilium, `,"markMask":"0x00000f00"`, "", "enableIdentityMark=false in Cilium"},
+		"Cilium, as said":          {cilium, `,"markMask":"0x000000f0"`, "", ""},
+		"bridge, default":          {`{"type":"bridge"}`, "", "", ""},
+		"bridge, a late priority":  {`{"type":"bridge"}`, `,"rulePriority":32000`, "", ""},
+		"AWS, probe table alone":   {aws, "nothing", "", ""},
+		"Calico, no links at all":  {calico, "nothing", "", ""},
+		"Cilium, no links, either": {cilium, "nothing", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			entry := `{"links":[{"name":"enp7s0","allow":[{"namespaces":["*"]}]}]` + tt.keys + `}`
+			if tt.keys == "nothing" {
+				entry = conflist.ProbeOnly
+			}
+			c, err := config.ParseEntry([]byte(entry))
+			require.NoError(t, err)
+			warnings, err := parse(t, `{"cniVersion":"1.0.0","name":"n","plugins":[`+tt.plugins+`]}`).Beside(c)
+			if tt.refused != "" {
+				var unsuitable *conflist.UnsuitableError
+				require.ErrorAs(t, err, &unsuitable)
+				require.ErrorContains(t, err, tt.refused)
+				return
+			}
+			require.NoError(t, err)
+			if tt.warned == "" {
+				require.Empty(t, warnings)
+				return
+			}
+			require.Len(t, warnings, 1)
+			require.Contains(t, warnings[0], tt.warned)
+		})
 	}
 }
 

@@ -58,6 +58,15 @@ func (p Place) plan(w Wanted, restore bool) (Plan, error) {
 	if config.MissesCapability(entry) {
 		plan.Warnings = append(plan.Warnings, `the entry has links, but its "capabilities" lack "io.kubernetes.cri.pod-annotations": true, so no annotation arrives`)
 	}
+	c, err := config.ParseEntry(entry)
+	if err != nil {
+		return Plan{}, err
+	}
+	beside, err := s.list.Beside(c)
+	if err != nil {
+		return Plan{}, refused("%s: %w", s.name, err)
+	}
+	plan.Warnings = append(plan.Warnings, beside...)
 	missing, err := missingLinks(entry)
 	if err != nil {
 		return Plan{}, err
