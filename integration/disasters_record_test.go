@@ -27,8 +27,8 @@ func recordDisasters() []disaster {
 		for _, object := range shared {
 			require.NoError(t, os.Symlink("../"+stranger, filepath.Join(dir, "shared", object.Name(), "stranger:eth0.json")))
 		}
-		require.NoError(t, os.Mkdir(filepath.Join(dir, "shared", "mark-0x7000000"), 0o700))
-		require.NoError(t, os.Symlink("../"+stranger, filepath.Join(dir, "shared", "mark-0x7000000", "stranger:eth0.json")))
+		require.NoError(t, os.Mkdir(filepath.Join(dir, "shared", "counted-77"), 0o700))
+		require.NoError(t, os.Symlink("../"+stranger, filepath.Join(dir, "shared", "counted-77", "stranger:eth0.json")))
 		require.NoError(t, os.Mkdir(filepath.Join(dir, "shared", "link-77"), 0o700)) // killed in between
 		require.NoError(t, os.Symlink(stranger, filepath.Join(dir, "pods", "10.244.1.77")))
 	}

@@ -35,9 +35,9 @@ func TestSystemCalls(t *testing.T) {
 	}{
 		{"ADD of a plain pod", "ADD", nil, work{45, 2}},
 		{"DEL of a plain pod", "DEL", nil, work{17, 0}},
-		{"ADD of an annotated pod, not the first on its link", "ADD", address(egress4), work{210, 31}},
+		{"ADD of an annotated pod, not the first on its link", "ADD", address(egress4), work{209, 31}},
 		{"CHECK of an annotated pod", "CHECK", address(egress4), work{89, 15}},
-		{"DEL of an annotated pod, not the last on its link", "DEL", address(egress4), work{108, 7}},
+		{"DEL of an annotated pod, not the last on its link", "DEL", address(egress4), work{103, 7}},
 	} {
 		did, trace := d.traced(t, step.command, step.annotations)
 		t.Logf("%s: %+v", step.name, did)

@@ -48,16 +48,26 @@ func (n *Node) markOf(f egress.Flow, mask uint32, given map[int]uint32) (uint32,
 	if err != nil || ok {
 		return same.Mark, err
 	}
+	// A call that was killed may have recorded an attachment and not yet what it
+	// shares, and no two links may have one mark: so each attachment counts.
+	all, err := n.store.List()
+	if err != nil {
+		return 0, err
+	}
 	taken := map[uint32]bool{}
 	for _, mark := range given {
 		taken[mark] = true
 	}
-	for mark := range egress.Marks(mask) {
-		others, err := n.store.Others(record.MarkObject(mark), egress.Owner{})
-		if err != nil {
-			return 0, err
+	for _, a := range all {
+		for _, other := range a.Flows {
+			if other.Index == f.Index {
+				return other.Mark, nil
+			}
+			taken[other.Mark] = true
 		}
-		if len(others) == 0 && !taken[mark] {
+	}
+	for mark := range egress.Marks(mask) {
+		if !taken[mark] {
 			return mark, nil
 		}
 	}

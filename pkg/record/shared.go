@@ -33,9 +33,6 @@ const Counters Object = "counters"
 // CountedObject is a link's chain for pods that are counted.
 func CountedObject(f egress.Flow) Object { return Object(fmt.Sprintf("counted-%d", f.Index)) }
 
-// MarkObject is a mark, which one link has.
-func MarkObject(mark uint32) Object { return Object(fmt.Sprintf("mark-%#x", mark)) }
-
 // RuleObject is a rule that is not a pod's own.
 func RuleObject(r egress.Rule) Object {
 	return Object(fmt.Sprintf("rule-%d-%s", r.Family, slug(r.String())))
@@ -56,7 +53,7 @@ func slug(s string) string {
 func Shared(a egress.Attachment, flows ...egress.Flow) []Object {
 	var objects []Object
 	for _, f := range flows {
-		needs := []Object{TableObject(f), AddressObject(f), LinkObject(f), MarkObject(f.Mark), Classification}
+		needs := []Object{TableObject(f), AddressObject(f), LinkObject(f), Classification}
 		if a.Counters {
 			needs = append(needs, CountedObject(f), Counters)
 		}
