@@ -67,7 +67,7 @@ func (p Place) plan(w Wanted, restore bool) (Plan, error) {
 		return Plan{}, refused("%s: %w", s.name, err)
 	}
 	plan.Warnings = append(plan.Warnings, beside...)
-	missing, err := missingLinks(entry)
+	missing, err := missingLinks(c)
 	if err != nil {
 		return Plan{}, err
 	}

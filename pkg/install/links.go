@@ -10,11 +10,7 @@ import (
 )
 
 // missingLinks returns a line for each link of an entry that the node does not have.
-func missingLinks(entry []byte) ([]string, error) {
-	c, err := config.ParseEntry(entry)
-	if err != nil {
-		return nil, err
-	}
+func missingLinks(c config.Config) ([]string, error) {
 	links, err := net.Interfaces()
 	if err != nil {
 		return nil, fmt.Errorf("list the node's links: %w", err)
