@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -168,7 +169,7 @@ func TestInstallIsAtomic(t *testing.T) {
 	require.NoError(t, err)
 	second := append(bytes.Clone(first), "newer"...)
 	newer := filepath.Join(n.root, "newer")
-	require.NoError(t, os.WriteFile(newer, second, 0o755))
+	nettest.WriteProgram(t, newer, second)
 	n.run(t, 0, "install")
 
 	var wg sync.WaitGroup
@@ -226,7 +227,7 @@ func TestInstallReplaces(t *testing.T) {
 	for _, version := range []string{"older", "newer", "newest"} {
 		path := filepath.Join(n.root, version)
 		want := append(bytes.Clone(program), version...)
-		require.NoError(t, os.WriteFile(path, want, 0o755))
+		nettest.WriteProgram(t, path, want)
 		out, _ := n.exec(t, 0, exec.Command(path, n.args("install")...))
 		require.Contains(t, out, "copied egress-ip to "+n.binary())
 		have, err := os.ReadFile(n.binary())

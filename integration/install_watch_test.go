@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -132,7 +133,7 @@ func TestInstallWatchKeeps(t *testing.T) {
 	require.Equal(t, withEntry(counting), n.read(t, "10-net.conflist"))
 
 	other := []byte("#!/bin/sh\nexit 0\n")
-	require.NoError(t, os.WriteFile(n.binary()+".new", other, 0o755))
+	nettest.WriteProgram(t, n.binary()+".new", other)
 	require.NoError(t, os.Rename(n.binary()+".new", n.binary()))
 	n.write(t, "05-first.conflist", flannelList)
 	require.Eventually(t, func() bool { return strings.Contains(n.read(t, "05-first.conflist"), `"counters": true`) }, waitFor, tick)

@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -86,12 +87,17 @@ func (c *cluster) requireMarks(t *testing.T, in, out string, there, back uint32,
 // annotated pod.
 func newMarked(t *testing.T) (c *cluster, plain, annotated *direct) {
 	t.Helper()
+	return newMarkedBy(t, egressIP(nil))
+}
+
+func newMarkedBy(t *testing.T, entry object) (c *cluster, plain, annotated *direct) {
+	t.Helper()
 	c = newCluster(t, nettest.LabOptions{SecondDefault: true, ThirdLink: true}, "1.0.0")
 	c.addOtherNode(t, nettest.PrimaryLink)
 	c.load(t, foreign, "nft", "-f")
-	plain = c.newDirect(t, "plain", neighbour4, neighbour6, egressIP(nil))
+	plain = c.newDirect(t, "plain", neighbour4, neighbour6, entry)
 	plain.add(t, nil)
-	annotated = c.newDirect(t, "annotated", pod4, pod6, egressIP(nil))
+	annotated = c.newDirect(t, "annotated", pod4, pod6, entry)
 	annotated.ServeWhoAmI(t, nettest.WhoAmIPort)
 	annotated.add(t, both)
 	return c, plain, annotated
@@ -291,6 +297,44 @@ func TestMarkMaskFull(t *testing.T) {
 	first.del(t)
 	third.requireEgressBy(t, "enp9s0", 0x01000000)
 	second.requireEgressBy(t, nettest.ThirdLink, 0x02000000)
+}
+
+// TestMaskedMarks: bits of others that are always matched with a mask do not make a
+// packet theirs, so a plain pod's skips the source rules. What is configured is so while
+// there are annotated pods, and as recorded.
+func TestMaskedMarks(t *testing.T) {
+	t.Parallel()
+	const link, others, masked = 0x01000000, 0x0f000000, 0x00030080
+	c, plain, annotated := newMarkedBy(t, egressIP(object{"maskedMarks": fmt.Sprintf("%#x", masked)}))
+	later := c.newDirect(t, "later", "10.244.1.12", "fd00:10:244::12", egressIP(nil))
+	later.add(t, both)
+	for _, tt := range []struct{ foreign, plain uint32 }{
+		{0x80, others | 0x80},
+		{0x30080, others | 0x30080},
+		{0x34080, others | 0x34080},
+		{0x40, 0x40},
+		{0x30040, 0x30040},
+	} {
+		t.Run(fmt.Sprintf("%#x", tt.foreign), func(t *testing.T) {
+			c.mark(t, "", tt.foreign)
+			c.requireMarks(t, plain.HostLink, nettest.PrimaryLink, tt.plain, tt.plain, func() {
+				plain.requireSeen(t, neighbour4, neighbour6)
+			})
+			c.requireMarks(t, annotated.HostLink, nettest.SecondLink, link|tt.foreign, link|tt.foreign, func() {
+				annotated.requireSeen(t, egress4, egress6)
+			})
+		})
+	}
+	for _, d := range []*direct{annotated, later} {
+		_, err := d.call(t, "CHECK", both)
+		require.NoError(t, err)
+	}
+	before := c.state(t)
+	c.command(t, "nft", "delete table inet egress_ip")
+	c.command(t, filepath.Join(bin, "egress-ip"), "resync")
+	require.Equal(t, before, c.state(t))
+	require.Contains(t, c.command(t, "nft", "list", "chain", "inet", "egress_ip", "prerouting"), "meta mark & 0xfffc3f7f vmap @unmarked")
+	require.Contains(t, c.command(t, filepath.Join(bin, "egress-ip"), "explain", pod4), "As the annotation says")
 }
 
 // TestMarkMaskChanged: while there are annotated pods, packets are on their way

@@ -34,7 +34,7 @@ table ip felix {
 `
 
 // TestCalicoMarks: Felix and egress-ip leave each other's bits as they are. A plain
-// pod's packet, which has Felix's, is not touched at all.
+// pod's packet, which has Felix's, skips the source rules all the same.
 func TestCalicoMarks(t *testing.T) {
 	t.Parallel()
 	const others, link, pods, passed = 0xf00, 0x100, 0x80000, 0x10000
@@ -56,6 +56,6 @@ func TestCalicoMarks(t *testing.T) {
 		}
 	}
 	c.requireMarks(t, annotated.HostLink, nettest.SecondLink, link|pods|passed, link, ask(annotated, testNetEgress))
-	c.requireMarks(t, plain.HostLink, nettest.PrimaryLink, pods|passed, others, ask(plain, nettest.PrimaryIPv4))
+	c.requireMarks(t, plain.HostLink, nettest.PrimaryLink, others|pods|passed, others, ask(plain, nettest.PrimaryIPv4))
 	require.Equal(t, testNetEgress, annotated.sees(t, nettest.ServerAskIPv4))
 }

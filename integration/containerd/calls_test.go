@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -25,7 +26,7 @@ func (d disk) recordCalls(t *testing.T) func() []string {
 	t.Helper()
 	plugin, calls := filepath.Join(d.path("bin"), "egress-ip"), d.path("calls")
 	require.NoError(t, os.Rename(plugin, plugin+".recorded"))
-	require.NoError(t, os.WriteFile(plugin, fmt.Appendf(nil, recorder, calls, plugin+".recorded"), 0o755))
+	nettest.WriteProgram(t, plugin, fmt.Appendf(nil, recorder, calls, plugin+".recorded"))
 	return func() []string {
 		content, err := os.ReadFile(calls)
 		require.NoError(t, err)

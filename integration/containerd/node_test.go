@@ -49,7 +49,7 @@ func (d disk) installPlugin(t *testing.T, name, binary string) {
 	content, err := os.ReadFile(binary)
 	require.NoError(t, err)
 	path := filepath.Join(d.path("bin"), name)
-	require.NoError(t, os.WriteFile(path+".new", content, 0o755))
+	nettest.WriteProgram(t, path+".new", content)
 	require.NoError(t, os.Rename(path+".new", path))
 }
 

@@ -2,7 +2,6 @@ package containerd
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -58,7 +57,7 @@ func TestPluginBehindFails(t *testing.T) {
 	n := newNode(t)
 	before := n.worn(t)
 	calls := n.recordCalls(t)
-	require.NoError(t, os.WriteFile(filepath.Join(n.path("bin"), "broken"), []byte(broken), 0o755))
+	nettest.WriteProgram(t, filepath.Join(n.path("bin"), "broken"), []byte(broken))
 	n.configure(t, egressIP(allowed4, allowed6), object{"type": "broken"})
 	eventually(t, func() error { // until containerd has seen the file
 		s, err := n.tryPod(t, n.podConfig("shop", both))

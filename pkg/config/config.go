@@ -28,7 +28,8 @@ type Config struct {
 	RulePriority uint32
 	TableBase    uint32
 	MarkMask     uint32
-	Counters     bool // count what each pod sends to its link
+	MaskedMarks  uint32 // bits of others' marks that are always matched with a mask
+	Counters     bool   // count what each pod sends to its link
 	Probe        Probe
 }
 

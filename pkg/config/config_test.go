@@ -75,6 +75,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		"rulePriority": 100,
 		"tableBase":    20000,
 		"markMask":     "0xf0",
+		"maskedMarks":  "0xffff0000",
 		"counters":     true,
 		"probeSNAT": object{
 			"mode": "always", "links": []string{"eth1", "eth0", "eth1"},
@@ -97,6 +98,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		RulePriority: 100,
 		TableBase:    20000,
 		MarkMask:     0xf0,
+		MaskedMarks:  0xffff0000,
 		Counters:     true,
 		Probe: config.Probe{
 			Mode: config.ProbeAlways, Links: []string{"eth0", "eth1"},
@@ -110,7 +112,7 @@ func TestDefaults(t *testing.T) {
 		"nothing is configured": {},
 		"empty lists":           {"links": []int{}, "clusterCIDRs": []int{}, "probeSNAT": object{"links": []int{}}},
 		"null in every place": {
-			"links": nil, "clusterCIDRs": nil, "rulePriority": nil, "tableBase": nil, "markMask": nil, "counters": nil,
+			"links": nil, "clusterCIDRs": nil, "rulePriority": nil, "tableBase": nil, "markMask": nil, "maskedMarks": nil, "counters": nil,
 			"probeSNAT": object{"mode": nil, "links": nil, "source": nil, "translated": nil},
 		},
 		"null for a whole object": {"probeSNAT": nil, "capabilities": nil, "runtimeConfig": nil, "args": nil},
@@ -137,6 +139,8 @@ func TestNumbersAtTheirBounds(t *testing.T) {
 		"markMask, topmost bits":   {object{"markMask": "0xffff0000"}, func(c *config.Config) { c.MarkMask = 0xffff0000 }},
 		"markMask, below 0x2000":   {object{"markMask": "0x1fff"}, func(c *config.Config) { c.MarkMask = 0x1fff }},
 		"markMask, decimal":        {object{"markMask": "251658240"}, func(c *config.Config) { c.MarkMask = 0x0f000000 }},
+		"maskedMarks, one bit":     {object{"maskedMarks": "0x80"}, func(c *config.Config) { c.MaskedMarks = 0x80 }},
+		"maskedMarks, all others'": {object{"maskedMarks": "0xf0ffffff"}, func(c *config.Config) { c.MaskedMarks = 0xf0ffffff }},
 		"probes, whatever is told": {object{"probeSNAT": object{"mode": "never"}}, func(c *config.Config) { c.Probe.Mode = config.ProbeNever }},
 		"probes, 15 characters": {
 			object{"probeSNAT": object{"links": []string{"a23456789012345"}}},
@@ -248,6 +252,9 @@ func TestRefusedConfiguration(t *testing.T) {
 		{"markMask overlaps 0x4000", object{"markMask": "0x7000"}, []string{"markMask", `"0x7000"`, "kube-proxy"}},
 		{"markMask overlaps 0x8000", object{"markMask": "0x38000"}, []string{"markMask", `"0x38000"`, "kube-proxy"}},
 		{"markMask overlaps 0x2000", object{"markMask": "0x3f00"}, []string{"markMask", `"0x3f00"`, "0x2000", "portmap"}},
+		{"maskedMarks is empty", object{"maskedMarks": ""}, []string{"maskedMarks", `""`, "32-bit"}},
+		{"maskedMarks is a number", object{"maskedMarks": 128}, []string{"maskedMarks: 128 must be a string"}},
+		{"maskedMarks overlaps markMask", object{"maskedMarks": "0xffff0000"}, []string{`maskedMarks: "0xffff0000"`, "markMask, 0x0f000000", "0x00000f00"}},
 		{"markMask is every bit", object{"markMask": "0xffffffff"}, []string{"markMask", `"0xffffffff"`, "kube-proxy"}},
 		{"tableBase is negative", object{"tableBase": -1}, []string{"tableBase: -1", "256", "2147483647"}},
 		{"tableBase is 0", object{"tableBase": 0}, []string{"tableBase: 0", "256"}},

@@ -32,6 +32,7 @@ type wire struct {
 	RulePriority *int64     `json:"rulePriority"`
 	TableBase    *int64     `json:"tableBase"`
 	MarkMask     *string    `json:"markMask"`
+	MaskedMarks  *string    `json:"maskedMarks"`
 	Counters     *bool      `json:"counters"`
 	ProbeSNAT    wireProbe  `json:"probeSNAT"`
 }
@@ -98,6 +99,11 @@ func parse(stdin []byte) (Config, wire, error) {
 	}
 	if w.MarkMask != nil {
 		if c.MarkMask, err = parseMask(*w.MarkMask); err != nil {
+			return Config{}, w, err
+		}
+	}
+	if w.MaskedMarks != nil {
+		if c.MaskedMarks, err = parseMaskedMarks(*w.MaskedMarks, c.MarkMask); err != nil {
 			return Config{}, w, err
 		}
 	}

@@ -45,6 +45,18 @@ func parseMask(s string) (uint32, error) {
 	return mask, nil
 }
 
+// parseMaskedMarks takes any bits but our own.
+func parseMaskedMarks(s string, ours uint32) (uint32, error) {
+	n, err := strconv.ParseUint(s, 0, 32)
+	if err != nil {
+		return 0, fmt.Errorf("maskedMarks: %q is no 32-bit number such as \"0xffff0000\"", s)
+	}
+	if uint32(n)&ours != 0 {
+		return 0, fmt.Errorf("maskedMarks: %q holds bits of markMask, %#08x, which are egress-ip's; choose another markMask, such as \"0x00000f00\", or leave them out", s, ours)
+	}
+	return uint32(n), nil
+}
+
 func checkGlob(key, pattern string) error {
 	if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
 		return fmt.Errorf("%s: %q is no glob; * and ? stand for characters, [ab] for one of several", key, pattern)

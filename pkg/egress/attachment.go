@@ -20,6 +20,7 @@ type Attachment struct {
 	Since        time.Time      `json:"since"` // of the first ADD
 	RulePriority uint32         `json:"rulePriority"`
 	MarkMask     uint32         `json:"markMask"`
+	MaskedMarks  uint32         `json:"maskedMarks,omitempty"`  // others' bits, beside kube-proxy's
 	ClusterCIDRs []netip.Prefix `json:"clusterCIDRs,omitempty"` // as configured, both families
 	Counters     bool           `json:"counters,omitempty"`     // what the flows send to their links is counted
 	Flows        []Flow         `json:"flows"`

@@ -55,18 +55,24 @@ func (c Classification) out() string {
 // Classes is all that a call has to say about the table inet egress_ip.
 type Classes struct {
 	Mask    uint32
+	Foreign uint32         // bits in which somebody else's mark shows
 	Cluster []netip.Prefix // as configured, both families
 	Pods    []Classification
 }
 
 // Classes returns what the flows of an attachment have there.
 func (a Attachment) Classes(flows ...Flow) Classes {
-	c := Classes{Mask: a.MarkMask, Cluster: a.ClusterCIDRs}
+	c := Classes{Mask: a.MarkMask, Foreign: a.foreignMarks(), Cluster: a.ClusterCIDRs}
 	for _, f := range flows {
 		c.Pods = append(c.Pods, a.Classification(f))
 	}
 	return c
 }
+
+// foreignMarks are the mark bits in which somebody else's mark shows. kube-proxy's two,
+// 0x4000 and 0x8000, do not count, nor do those that are configured: they are always
+// matched with a mask.
+func (a Attachment) foreignMarks() uint32 { return ^(0xc000 | a.MaskedMarks) }
 
 // Chains returns the chains that the classes need, each before those that go to it.
 func (c Classes) Chains() []Chain {
@@ -84,7 +90,7 @@ func (c Classes) Chains() []Chain {
 			chains = append(chains, Chain{Name: CountedChain(p.Index), Mark: p.Mark, Mask: c.Mask})
 		}
 	}
-	return append(chains, Chain{Name: Prerouting}, Chain{Name: Output}, Chain{Name: Postrouting})
+	return append(chains, Chain{Name: Prerouting, Mask: c.Foreign}, Chain{Name: Output}, Chain{Name: Postrouting})
 }
 
 // ClusterElements returns the elements of the cluster sets. A prefix inside

@@ -8,7 +8,8 @@ import (
 )
 
 // Chain is a chain of the table inet egress_ip. Those that set a mark set Mark
-// within Mask; the others have neither.
+// within Mask; of Prerouting Mask is the bits in which somebody else's mark shows; the
+// others have neither.
 type Chain struct {
 	Name       string
 	Mark, Mask uint32

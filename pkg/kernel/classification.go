@@ -108,7 +108,7 @@ func unmarkedMap() *nftables.Set {
 func rulesOf(c egress.Chain) [][]expr.Any {
 	switch {
 	case c.Name == egress.Prerouting:
-		return preroutingRules()
+		return preroutingRules(c.Mask)
 	case c.Name == egress.Output:
 		return outputRules()
 	case c.Name == egress.Postrouting:

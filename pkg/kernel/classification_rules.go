@@ -9,11 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// foreignMarks are the mark bits in which somebody else's mark shows. kube-proxy's
-// two, 0x4000 and 0x8000, do not count: they are always matched with a mask.
-const foreignMarks = 0xffff3fff
-
-func preroutingRules() [][]expr.Any {
+// preroutingRules classify what comes in. Foreign are the bits in which somebody else's
+// mark shows.
+func preroutingRules(foreign uint32) [][]expr.Any {
 	var rules [][]expr.Any
 	for _, family := range egress.Families {
 		f := inet[family]
@@ -35,7 +33,7 @@ func preroutingRules() [][]expr.Any {
 		// with the rules for some 50 µs after the elements of all sets have gone. A rule
 		// that needs none would then mark what is a pod's as not ours.
 		[]expr.Any{
-			loadMark(), bitwise(foreignMarks, 0),
+			loadMark(), bitwise(foreign, 0),
 			&expr.Lookup{SourceRegister: reg1, SetName: unmarkedMap().Name, IsDestRegSet: true},
 		})
 }

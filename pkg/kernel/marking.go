@@ -25,7 +25,7 @@ func (k *Kernel) marking(pod, to netip.Addr) (m egress.Marking, err error) {
 	if err != nil {
 		return m, err
 	}
-	if !sameRules(preroutingRules(), have) {
+	if !sameRules(preroutingRules(foreignOf(have)), have) {
 		m.Altered = prerouting.Name
 		return m, nil
 	}
@@ -96,6 +96,19 @@ func (k *Kernel) translation(pod, to netip.Addr, link string) (t egress.Translat
 func (k *Kernel) isCluster(to netip.Addr) (bool, error) {
 	elements, err := k.elements(egress.FamilyOf(to).Cluster())
 	return slices.ContainsFunc(elements, func(e egress.Element) bool { return e.Net.Contains(to) }), err
+}
+
+// foreignOf returns the bits in which the prerouting chain with these rules takes a mark
+// for somebody else's.
+func foreignOf(rules []*nftables.Rule) uint32 {
+	if len(rules) == 0 || len(rules[len(rules)-1].Exprs) < 2 {
+		return 0
+	}
+	b, ok := rules[len(rules)-1].Exprs[1].(*expr.Bitwise)
+	if !ok || len(b.Mask) != 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(b.Mask)
 }
 
 // markOf returns the mark, and the mask, of the last rule that sets one.

@@ -88,7 +88,7 @@ func (n *Node) desire(c config.Config, r config.Request) (decision, []egress.Add
 	if err := n.checkAlone(c, flows); err != nil {
 		return decision{}, nil, err
 	}
-	mask, err := n.assignMarks(c, r, flows)
+	mask, masked, err := n.assignMarks(c, flows)
 	if err != nil {
 		return decision{}, nil, err
 	}
@@ -107,6 +107,7 @@ func (n *Node) desire(c config.Config, r config.Request) (decision, []egress.Add
 		Since:        time.Now().UTC().Truncate(time.Second),
 		RulePriority: c.RulePriority,
 		MarkMask:     mask,
+		MaskedMarks:  masked,
 		ClusterCIDRs: c.ClusterCIDRs,
 		Counters:     c.Counters,
 		Flows:        flows,

@@ -10,36 +10,44 @@ import (
 )
 
 // assignMarks gives each flow its link's mark: the one that the link has, else
-// the lowest that no link has. It returns the mask that the marks are from, which
-// stays the same while there are annotated pods, whatever the configuration says:
-// packets of theirs are on their way with it.
-func (n *Node) assignMarks(c config.Config, r config.Request, flows []egress.Flow) (uint32, error) {
-	mask := c.MarkMask
+// the lowest that no link has. It returns the mask that the marks are from, and the
+// bits of others that do not count. Both stay the same while there are annotated pods,
+// whatever the configuration says: packets of theirs are on their way with them.
+func (n *Node) assignMarks(c config.Config, flows []egress.Flow) (mask, masked uint32, err error) {
+	mask, masked = c.MarkMask, c.MaskedMarks
 	any, _, ok, err := n.sharer(record.Classification, func(egress.Flow) bool { return true })
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	if ok && any.MarkMask != mask {
-		slog.Warn("markMask has changed; it counts once the node has no annotated pod",
-			"configured", fmt.Sprintf("%#x", mask), "in use", fmt.Sprintf("%#x", any.MarkMask))
-		mask = any.MarkMask
+	if ok {
+		inUse("markMask", &mask, any.MarkMask)
+		inUse("maskedMarks", &masked, any.MaskedMarks)
 	}
 	given := map[int]uint32{}
 	for i, f := range flows {
 		mark, ok := given[f.Index]
 		if !ok {
 			if mark, err = n.markOf(f, mask, given); err != nil {
-				return 0, err
+				return 0, 0, err
 			}
 			if mark == 0 {
-				return 0, fmt.Errorf("no mark is left for the link %s: markMask %#x has room for %d links with egress; widen markMask",
+				return 0, 0, fmt.Errorf("no mark is left for the link %s: markMask %#x has room for %d links with egress; widen markMask",
 					f.Link, mask, count(mask))
 			}
 			given[f.Index] = mark
 		}
 		flows[i].Mark = mark
 	}
-	return mask, nil
+	return mask, masked, nil
+}
+
+// inUse makes a configured value the one that counts.
+func inUse(key string, configured *uint32, value uint32) {
+	if *configured != value {
+		slog.Warn(key+" has changed; it counts once the node has no annotated pod",
+			"configured", fmt.Sprintf("%#x", *configured), "in use", fmt.Sprintf("%#x", value))
+	}
+	*configured = value
 }
 
 // markOf returns 0 where none is left.

@@ -202,7 +202,7 @@ func (n *Node) classes(v *view) (egress.Classes, error) {
 	var newest egress.Attachment
 	for _, a := range v.attached {
 		mine := a.Classes(v.mine(a)...)
-		c.Mask = mine.Mask
+		c.Mask, c.Foreign = mine.Mask, mine.Foreign
 		c.Pods = append(c.Pods, mine.Pods...)
 		if !a.Since.Before(newest.Since) {
 			newest = a
