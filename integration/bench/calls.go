@@ -100,14 +100,19 @@ func peaks(s *scope, folder string, systems []callSystem, results []callResult) 
 	for range memoryRounds {
 		for _, system := range systems {
 			for _, c := range system.calls {
-				kib, err := c.peak(s, system.lab.Node, folder, system.plugin)
+				kib, seen, err := c.peak(s, system.lab.Node, folder, system.plugin)
 				s.must(err)
-				of[system.label+c.label] = append(of[system.label+c.label], kib)
+				if seen {
+					of[system.label+c.label] = append(of[system.label+c.label], kib)
+				}
 			}
 			system.finish(s)
 		}
 	}
 	for i, r := range results {
+		if len(of[r.System+r.Call]) == 0 {
+			s.must(fmt.Errorf("memory of %s of %s: never seen at its end, in %d tries", r.Call, r.System, memoryRounds))
+		}
 		results[i].PeakKiB = median(of[r.System+r.Call])
 	}
 }

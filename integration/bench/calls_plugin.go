@@ -86,13 +86,12 @@ func (c call) measure(n *nettest.Namespace, folder, plugin string) (cost, error)
 
 func milliseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 
-// errNoPeak says that a process has ended without the stop that was asked for.
-var errNoPeak = errors.New("the process has ended unseen")
-
 // peak makes a call and returns how much memory the plugin itself had resident at
 // the most, in KiB. It stops the plugin as it ends: what the kernel says behind
-// that (ru_maxrss) has the memory of the process that started it, too.
-func (c call) peak(s *scope, n *nettest.Namespace, folder, plugin string) (kib float64, err error) {
+// that (ru_maxrss) has the memory of the process that started it, too. Seen is false
+// where the kernel has not stopped it, though the call succeeded: where another thread
+// than the first ends the process, that one is killed, and may not stop any more.
+func (c call) peak(s *scope, n *nettest.Namespace, folder, plugin string) (kib float64, seen bool, err error) {
 	cmd := c.command(folder, plugin)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -101,39 +100,43 @@ func (c call) peak(s *scope, n *nettest.Namespace, folder, plugin string) (kib f
 		if err = cmd.Start(); err != nil {
 			return
 		}
-		var traced error
-		kib, traced = peakOf(cmd.Process.Pid)
-		err = errors.Join(traced, cmd.Wait())
+		kib, seen, err = peakOf(cmd.Process.Pid)
+		// One that was not seen has been waited for.
+		if ended := cmd.Wait(); err == nil && seen {
+			err = ended
+		}
 	})
 	if err != nil {
-		return 0, fmt.Errorf("memory of %s of %s: %w: %s", c.verb, plugin, err, &out)
+		return 0, false, fmt.Errorf("memory of %s of %s: %w: %s", c.verb, plugin, err, &out)
 	}
-	return kib, nil
+	return kib, seen, nil
 }
 
 // peakOf lets a process go on that has stopped at its exec.
-func peakOf(pid int) (kib float64, err error) {
+func peakOf(pid int) (kib float64, seen bool, err error) {
 	const atExit = 6 // PTRACE_EVENT_EXIT
 	var status syscall.WaitStatus
 	if _, err := syscall.Wait4(pid, &status, 0, nil); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if err := syscall.PtraceSetOptions(pid, 1<<atExit); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	for signal := 0; ; {
-		if err := syscall.PtraceCont(pid, signal); err != nil {
-			return 0, err
+		if err := syscall.PtraceCont(pid, signal); err != nil && err != syscall.ESRCH { // it is being killed
+			return 0, false, err
 		}
 		if _, err := syscall.Wait4(pid, &status, 0, nil); err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		switch {
+		case status.Exited() && status.ExitStatus() == 0:
+			return 0, false, nil
 		case !status.Stopped():
-			return 0, errNoPeak
+			return 0, false, fmt.Errorf("it has ended with %#x", uint32(status))
 		case status.TrapCause() == atExit:
 			kib, err := highWater(pid)
-			return kib, errors.Join(err, syscall.PtraceDetach(pid))
+			return kib, true, errors.Join(err, syscall.PtraceDetach(pid))
 		}
 		signal = int(status.StopSignal())
 	}
