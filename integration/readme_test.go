@@ -9,18 +9,30 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// readmeBlocks returns the first code block of each language behind a heading of the
+// README, each behind the one before.
+func readmeBlocks(t *testing.T, heading string, languages ...string) (blocks []string) {
+	t.Helper()
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(string(readme), "\n## "+heading+"\n")
+	require.True(t, found, heading)
+	for _, language := range languages {
+		_, rest, found = strings.Cut(rest, "```"+language+"\n")
+		require.True(t, found, language)
+		var block string
+		block, rest, found = strings.Cut(rest, "```")
+		require.True(t, found, language)
+		blocks = append(blocks, block)
+	}
+	return blocks
+}
+
 // TestReadmeByHand runs the section "Trying it by hand" of the README as it
 // stands, where its names and files are nobody else's.
 func TestReadmeByHand(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../README.md")
-	require.NoError(t, err)
-	_, section, found := strings.Cut(string(readme), "\n## Trying it by hand\n")
-	require.True(t, found)
-	_, section, found = strings.Cut(section, "```sh\n")
-	require.True(t, found)
-	script, _, found := strings.Cut(section, "```")
-	require.True(t, found)
+	script := readmeBlocks(t, "Trying it by hand", "sh")[0]
 	script = strings.Replace(script, "make build tools\n", "", 1) // TestMain has, and others run the files
 
 	const private = `
@@ -57,18 +69,8 @@ func TestReadmeByHand(t *testing.T) {
 // entry that the README shows below.
 func TestReadmeOnANode(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../README.md")
-	require.NoError(t, err)
-	_, section, found := strings.Cut(string(readme), "\n## On a real node\n")
-	require.True(t, found)
-	_, section, found = strings.Cut(section, "```sh\n")
-	require.True(t, found)
-	script, section, found := strings.Cut(section, "```")
-	require.True(t, found)
-	_, section, found = strings.Cut(section, "```json\n")
-	require.True(t, found)
-	entry, _, found := strings.Cut(section, "```")
-	require.True(t, found)
+	blocks := readmeBlocks(t, "On a real node", "sh", "json")
+	script, entry := blocks[0], blocks[1]
 
 	const private = `
 		set -e
