@@ -98,13 +98,19 @@ func TestClassification(t *testing.T) {
 		ip6 daddr @cluster6 return
 		snat ip6 to ip6 saddr . oifname map @snat6
 	}
+`, `
+	chain exit {
+		type filter hook postrouting priority 400; policy accept;
+		meta mark & 0x0f000000 == 0x0f000000 accept
+		meta mark set meta mark & 0xf0ffffff
+	}
 `} {
 		if strings.Contains(part, "%[1]d") {
 			part = fmt.Sprintf(part, index)
 		}
 		require.Contains(t, table, part)
 	}
-	require.Equal(t, 6, strings.Count(table, "\tchain "))
+	require.Equal(t, 7, strings.Count(table, "\tchain "))
 	require.Equal(t, 9, strings.Count(table, "\tmap ")+strings.Count(table, "\tset "))
 }
 

@@ -90,7 +90,7 @@ func (c Classes) Chains() []Chain {
 			chains = append(chains, Chain{Name: CountedChain(p.Index), Mark: p.Mark, Mask: c.Mask})
 		}
 	}
-	return append(chains, Chain{Name: Prerouting, Mask: c.Foreign}, Chain{Name: Output}, Chain{Name: Postrouting})
+	return append(chains, Chain{Name: Prerouting, Mask: c.Foreign}, Chain{Name: Output}, Chain{Name: Postrouting}, Chain{Name: Exit, Mask: c.Mask})
 }
 
 // ClusterElements returns the elements of the cluster sets. A prefix inside

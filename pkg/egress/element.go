@@ -8,7 +8,7 @@ import (
 )
 
 // Chain is a chain of the table inet egress_ip. Those that set a mark set Mark
-// within Mask; of Prerouting Mask is the bits in which somebody else's mark shows; the
+// within Mask, and Exit takes it off; of Prerouting Mask is the bits in which somebody else's mark shows; the
 // others have neither.
 type Chain struct {
 	Name       string
@@ -20,6 +20,7 @@ const (
 	Prerouting  = "prerouting"
 	Output      = "output"
 	Postrouting = "postrouting"
+	Exit        = "exit"
 	Others      = "others"
 )
 
@@ -38,7 +39,7 @@ func (c Chain) String() string { return "chain " + c.Name + " of table inet egre
 // Hooked reports whether packets come to the chain from the kernel, not from
 // another chain.
 func (c Chain) Hooked() bool {
-	return c.Name == Prerouting || c.Name == Output || c.Name == Postrouting
+	return c.Name == Prerouting || c.Name == Output || c.Name == Postrouting || c.Name == Exit
 }
 
 // The maps and sets of a family in the table inet egress_ip.

@@ -85,7 +85,7 @@ func TestClasses(t *testing.T) {
 	link := func(name string) egress.Chain { return egress.Chain{Name: name, Mark: 0x01000000, Mask: 0x0f000000} }
 	require.Equal(t, []egress.Chain{
 		{Name: "others", Mark: 0x0f000000, Mask: 0x0f000000}, link("out_134"), link("back_134"), link("counted_134"),
-		{Name: "prerouting"}, {Name: "output"}, {Name: "postrouting"},
+		{Name: "prerouting"}, {Name: "output"}, {Name: "postrouting"}, {Name: "exit", Mask: 0x0f000000},
 	}, c.Chains())
 	require.Equal(t, []egress.Element{
 		{Set: "cluster4", Net: prefix("10.244.0.0/16")}, {Set: "cluster6", Net: prefix("fd00:10:244::/56")},

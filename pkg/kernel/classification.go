@@ -26,6 +26,7 @@ import (
 //		chain back_134 { ... }                               # a link
 //		chain others { ... }
 //		chain postrouting { type nat hook postrouting priority srcnat - 10; ... }
+//		chain exit { type filter hook postrouting priority 400; ... }
 //	}
 var (
 	egressTable = &nftables.Table{Family: nftables.TableFamilyINet, Name: "egress_ip"}
@@ -41,6 +42,12 @@ var (
 		Hooknum: nftables.ChainHookPostrouting,
 		// Before everyone's masquerade: the first to translate a connection wins.
 		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource - 10),
+	}
+	exit = &nftables.Chain{
+		Table: egressTable, Name: egress.Exit, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPostrouting,
+		// Behind everyone who looks at the mark.
+		Priority: nftables.ChainPriorityRef(400),
 	}
 	output = &nftables.Chain{
 		Table: egressTable, Name: egress.Output, Type: nftables.ChainTypeRoute,
@@ -113,6 +120,8 @@ func rulesOf(c egress.Chain) [][]expr.Any {
 		return outputRules()
 	case c.Name == egress.Postrouting:
 		return postroutingRules()
+	case c.Name == egress.Exit:
+		return exitRules(c.Mask)
 	case c.Name == egress.Others:
 		return othersRules(c.Mask)
 	case strings.HasPrefix(c.Name, "out_"):
@@ -128,7 +137,7 @@ func isCounted(c egress.Chain) bool { return strings.HasPrefix(c.Name, "counted_
 
 // chainOf returns the chain as it is made: with its hook, if it has one.
 func chainOf(c egress.Chain) *nftables.Chain {
-	for _, hooked := range []*nftables.Chain{prerouting, output, postrouting} {
+	for _, hooked := range []*nftables.Chain{prerouting, output, postrouting, exit} {
 		if c.Name == hooked.Name {
 			return hooked
 		}

@@ -136,6 +136,18 @@ func postroutingRules() [][]expr.Any {
 	return rules
 }
 
+// exitRules take a link's mark off what leaves. Where the link is a tunnel, or
+// something on top of one, the packet around this one would inherit the mark, and be
+// routed into the link's table again.
+func exitRules(mask uint32) [][]expr.Any {
+	return [][]expr.Any{
+		// meta mark & 0x0f000000 == 0x0f000000 accept
+		{loadMark(), bitwise(mask, 0), equals(native(mask)), verdict(expr.VerdictAccept)},
+		// meta mark set meta mark & 0xf0ffffff
+		setMark(0, mask),
+	}
+}
+
 // directionGotoOthers is `ct direction original goto others` (0) or reply (1).
 func directionGotoOthers(direction byte) []expr.Any {
 	return []expr.Any{
