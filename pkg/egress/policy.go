@@ -99,11 +99,11 @@ func (s Step) Decides() bool {
 }
 
 // LongestMatch returns the route of one table that the kernel takes for a packet
-// of no special TOS; the zero Route where none matches.
+// of no special TOS or source; the zero Route where none matches.
 func LongestMatch(routes []Route, to netip.Addr) Route {
 	var best Route
 	for _, r := range routes {
-		if r.TOS != 0 || !r.Dst.Contains(to) {
+		if r.TOS != 0 || r.From.IsValid() || !r.Dst.Contains(to) {
 			continue
 		}
 		if !best.Dst.IsValid() || r.Dst.Bits() > best.Dst.Bits() ||

@@ -35,6 +35,7 @@ const (
 type Route struct {
 	Table   uint32
 	Dst     netip.Prefix
+	From    netip.Prefix // zero: packets from anywhere; only others' IPv6 routes have one
 	TOS     uint8
 	Metric  uint32
 	Type    RouteType
@@ -49,12 +50,13 @@ type Route struct {
 // RouteKey is what the kernel tells one route of a table from another by.
 type RouteKey struct {
 	Dst    netip.Prefix
+	From   netip.Prefix
 	TOS    uint8
 	Metric uint32
 }
 
 // Key returns what the route shares with the other hops of its multipath.
-func (r Route) Key() RouteKey { return RouteKey{r.Dst, r.TOS, r.Metric} }
+func (r Route) Key() RouteKey { return RouteKey{r.Dst, r.From, r.TOS, r.Metric} }
 
 // Family returns the family of the destination.
 func (r Route) Family() Family { return FamilyOf(r.Dst.Addr()) }
@@ -86,6 +88,9 @@ func (r Route) Text(link string) string {
 		b.WriteString(r.Dst.Addr().String())
 	default:
 		b.WriteString(r.Dst.String())
+	}
+	if r.From.IsValid() {
+		b.WriteString(" from " + selector(r.From))
 	}
 	if r.TOS != 0 {
 		fmt.Fprintf(&b, " tos 0x%02x", r.TOS)

@@ -34,13 +34,15 @@ func (t Table) Routes(main []Route) []Route {
 // a next hop up when the route is added.
 //
 // Of a multipath route only the hops on this link are kept, so nothing leaves by
-// another. A route inside a cluster CIDR is left out: the CIDR's throw decides.
+// another. A route inside a cluster CIDR is left out: the CIDR's throw decides. So is
+// one for packets from certain sources alone: pods' are not among them, or not yet
+// translated when they are routed.
 func (t TableSpec) LinkRoutes(main []Route) []Route {
 	var routes []Route
 	hasDefault := false
 	hops := map[RouteKey]int{}
 	for _, r := range main {
-		if r.Link != t.Index || r.Type != Unicast || r.Family() != t.Family ||
+		if r.Link != t.Index || r.Type != Unicast || r.Family() != t.Family || r.From.IsValid() ||
 			r.Dst.Addr().IsLinkLocalUnicast() || r.Dst.Addr().IsMulticast() || t.isCluster(r.Dst) {
 			continue
 		}
@@ -100,13 +102,13 @@ func (t TableSpec) isCluster(dst netip.Prefix) bool {
 func (t TableSpec) DerivedCluster(main []Route) []netip.Prefix {
 	onLink := map[netip.Prefix]bool{}
 	for _, r := range main {
-		if r.Link == t.Index {
+		if r.Link == t.Index && !r.From.IsValid() {
 			onLink[r.Dst] = true
 		}
 	}
 	var cluster []netip.Prefix
 	for _, r := range main {
-		if r.Family() != t.Family || r.Dst.Bits() == 0 || onLink[r.Dst] ||
+		if r.Family() != t.Family || r.Dst.Bits() == 0 || r.From.IsValid() || onLink[r.Dst] ||
 			r.Dst.Addr().IsLinkLocalUnicast() || r.Dst.Addr().IsMulticast() {
 			continue
 		}

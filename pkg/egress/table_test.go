@@ -38,6 +38,7 @@ func route(dst string, link int, nextHop string, edits ...edit) egress.Route {
 	return r
 }
 
+func from(p string) edit             { return func(r *egress.Route) { r.From = prefix(p) } }
 func metric(m uint32) edit           { return func(r *egress.Route) { r.Metric = m } }
 func weight(w uint8) edit            { return func(r *egress.Route) { r.Weight = w } }
 func table(id uint32) edit           { return func(r *egress.Route) { r.Table = id } }
@@ -115,6 +116,19 @@ func TestLinkRoutes(t *testing.T) {
 			spec4,
 			[]egress.Route{network, route("default", eth0, "10.0.0.1"), route("10.0.0.0/24", eth0, "")},
 			in(1134, network, route("default", enp7s0, "")),
+		},
+		"a default for some sources only, before the one for all": {
+			spec6,
+			[]egress.Route{
+				network6, route("default6", enp7s0, "fe80::bad", metric(1024), from("fd00:bad::/64")),
+				route("default6", enp7s0, "fe80::1", metric(1024)),
+			},
+			in(1134, network6, route("default6", enp7s0, "fe80::1", metric(1024))),
+		},
+		"no default but one for some sources": {
+			gateway(spec6, "fe80::1"),
+			[]egress.Route{network6, route("default6", enp7s0, "fe80::bad", metric(1024), from("fd00:bad::/64"))},
+			in(1134, network6, route("default6", enp7s0, "fe80::1", metric(1024))),
 		},
 		"routes of the other family": {
 			spec4,

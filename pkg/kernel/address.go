@@ -68,7 +68,7 @@ func (k *Kernel) AddAddress(a egress.Address) (added bool, err error) {
 // workqueue. Solicitations of that moment would wait a second for the next try.
 func (k *Kernel) awaitLocal(a egress.Address) error {
 	const most, step = time.Second, time.Millisecond
-	filter := &netlink.Route{Table: unix.RT_TABLE_LOCAL, LinkIndex: a.Link, Type: unix.RTN_LOCAL}
+	filter := routeQuery{table: unix.RT_TABLE_LOCAL, link: a.Link, typ: egress.Local}
 	for deadline := time.Now().Add(most); time.Now().Before(deadline); time.Sleep(step) {
 		routes, err := k.routes(egress.IPv6, filter, anyRoute)
 		if err != nil {

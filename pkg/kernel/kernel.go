@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,6 +15,8 @@ type Kernel struct {
 	rt  *netlink.Handle
 	nft *nftables.Conn
 	ct  *netlink.Handle // opened on first use, see conntrack.go
+
+	routeSocket *nl.SocketHandle // see route_message.go
 }
 
 // Open connects to the network namespace of the calling thread.
@@ -28,17 +31,24 @@ func Open() (*Kernel, error) {
 		rt.Close()
 		return nil, fmt.Errorf("ask rtnetlink for strict checks: %w", err)
 	}
+	routeSocket, err := openRouteSocket()
+	if err != nil {
+		rt.Close()
+		return nil, err
+	}
 	nft, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		rt.Close()
+		routeSocket.Close()
 		return nil, fmt.Errorf("open an nf_tables socket: %w", err)
 	}
-	return &Kernel{rt: rt, nft: nft}, nil
+	return &Kernel{rt: rt, nft: nft, routeSocket: routeSocket}, nil
 }
 
 // Close gives the sockets back.
 func (k *Kernel) Close() {
 	k.rt.Close()
+	k.routeSocket.Close()
 	_ = k.nft.CloseLasting() // nothing is left to lose
 	if k.ct != nil {
 		k.ct.Close()
@@ -57,7 +67,7 @@ func dump[T any](list func() ([]T, error)) ([]T, error) {
 }
 
 // lenient does without strict checks what they refuse: the library asks for rules
-// with the header of a link, and for IPv6 lookups with a flag that only IPv4 has.
+// with the header of a link.
 func (k *Kernel) lenient(f func() error) error {
 	if err := k.rt.SetStrictCheck(false); err != nil {
 		return err

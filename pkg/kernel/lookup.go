@@ -7,6 +7,7 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,14 +24,21 @@ var refusals = map[unix.Errno]egress.Refusal{
 
 // Lookup asks the kernel which way it routes a packet. Nothing is sent.
 func (k *Kernel) Lookup(p egress.Packet) (egress.Answer, error) {
-	options := &netlink.RouteGetOptions{Mark: p.Mark}
+	var attributes []*nl.RtAttr
+	if p.Mark != 0 {
+		attributes = append(attributes, nl.NewRtAttr(unix.RTA_MARK, native(p.Mark)))
+	}
 	if p.In != "lo" {
-		options.Iif = p.In
+		in, err := k.rt.LinkByName(p.In)
+		if err != nil {
+			return egress.Answer{}, fmt.Errorf("read link %s: %w", p.In, err)
+		}
+		attributes = append(attributes, nl.NewRtAttr(unix.RTA_IIF, native(uint32(in.Attrs().Index))))
 	}
 	if p.Source.IsValid() {
-		options.SrcAddr = p.Source.AsSlice()
+		attributes = append(attributes, nl.NewRtAttr(unix.RTA_SRC, p.Source.AsSlice()))
 	}
-	answer, err := k.lookup(p.To, options)
+	answer, err := k.lookup(p.To, 0, attributes...)
 	if err != nil || answer.Link == 0 {
 		return answer, err
 	}
@@ -38,12 +46,23 @@ func (k *Kernel) Lookup(p egress.Packet) (egress.Answer, error) {
 	return answer, err
 }
 
-func (k *Kernel) lookup(to netip.Addr, options *netlink.RouteGetOptions) (egress.Answer, error) {
-	var found []netlink.Route
-	err := k.lenient(func() (err error) {
-		found, err = k.rt.RouteGetWithOptions(to.AsSlice(), options)
-		return err
-	})
+// lookup asks for the route of a packet, or, with RTM_F_FIB_MATCH, for the one of a
+// table that it takes.
+func (k *Kernel) lookup(to netip.Addr, flags uint32, attributes ...*nl.RtAttr) (egress.Answer, error) {
+	req := k.routeRequest(unix.RTM_GETROUTE, 0)
+	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(familyOf(to)), Dst_len: uint8(to.BitLen()), Flags: flags}}
+	if to.Is4() {
+		msg.Flags |= unix.RTM_F_LOOKUP_TABLE // or it names main, whichever it is; IPv6 knows no such flag
+	}
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.RTA_DST, to.AsSlice()))
+	for _, a := range attributes {
+		if a.Type == unix.RTA_SRC {
+			msg.Src_len = uint8(to.BitLen())
+		}
+		req.AddData(a)
+	}
+	found, err := parseRoutes(req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE))
 	var errno unix.Errno
 	if errors.As(err, &errno) && refusals[errno] != 0 {
 		return egress.Answer{Refusal: refusals[errno]}, nil
@@ -52,8 +71,9 @@ func (k *Kernel) lookup(to netip.Addr, options *netlink.RouteGetOptions) (egress
 		return egress.Answer{}, fmt.Errorf("look up the route to %s: %w", to, err)
 	}
 	for _, r := range found {
-		for _, route := range toRoutes(r) {
-			return egress.Answer{Route: route}, nil
+		if len(r.hops) > 0 {
+			r.hops[0].From = netip.Prefix{} // the packet's, as asked
+			return egress.Answer{Route: r.hops[0]}, nil
 		}
 	}
 	return egress.Answer{}, fmt.Errorf("look up the route to %s: the answer is not one that egress-ip can read (an encapsulation?)", to)
@@ -62,7 +82,7 @@ func (k *Kernel) lookup(to netip.Addr, options *netlink.RouteGetOptions) (egress
 // LinkTo returns the name of the link by which the node reaches a pod of its own;
 // ok is false where it only has a default route to it, or none.
 func (k *Kernel) LinkTo(pod netip.Addr) (name string, ok bool, err error) {
-	answer, err := k.lookup(pod, &netlink.RouteGetOptions{FIBMatch: true})
+	answer, err := k.lookup(pod, unix.RTM_F_FIB_MATCH)
 	if err != nil || answer.Refusal != 0 || answer.Type != egress.Unicast || answer.Dst.Bits() == 0 {
 		return "", false, err
 	}

@@ -84,26 +84,3 @@ func TestAnswer(t *testing.T) {
 	}
 	require.Equal(t, "ff02::1:ff00:99", solicitedNode(address6).String())
 }
-
-// A route that was read is written as it was.
-func TestRouteBothWays(t *testing.T) {
-	hop := func(nextHop string, weight uint8) egress.Route {
-		r := egress.Route{Table: 1134, Dst: netip.MustParsePrefix("198.51.100.0/24"), TOS: 8, Metric: 7, Type: egress.Unicast, Link: 3, Weight: weight, MTU: 1400, MTULock: true}
-		if nextHop != "" {
-			r.NextHop = netip.MustParseAddr(nextHop)
-		}
-		return r
-	}
-	onLink := hop("198.18.0.1", 1)
-	onLink.OnLink = true
-	for name, hops := range map[string][]egress.Route{
-		"on the link":         {hop("", 1)},
-		"by a next hop":       {hop("192.168.124.7", 1)},
-		"onlink":              {onLink},
-		"by an IPv6 next hop": {hop("fe80::7", 1)},
-		"multipath":           {hop("192.168.124.7", 3), hop("192.168.124.8", 1)},
-	} {
-		t.Run(name, func(t *testing.T) { require.Equal(t, hops, toRoutes(*fromRoutes(hops))) })
-	}
-	require.Empty(t, toRoutes(netlink.Route{Dst: fromPrefix(netip.MustParsePrefix("10.0.0.0/8")), Type: int(egress.Unicast), Encap: &netlink.MPLSEncap{}}))
-}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/vishvananda/netlink"
@@ -14,100 +13,56 @@ import (
 // LinkRoutes returns the unicast routes of a table that use a link; of a
 // multipath route also the hops by other links. The kernel filters.
 func (k *Kernel) LinkRoutes(f egress.Family, table uint32, link int) ([]egress.Route, error) {
-	return k.routes(f, &netlink.Route{Table: int(table), LinkIndex: link, Type: unix.RTN_UNICAST}, anyRoute)
+	return k.routes(f, routeQuery{table: table, link: link, typ: egress.Unicast}, anyRoute)
 }
 
 // AllRoutes returns every route of a table.
 func (k *Kernel) AllRoutes(f egress.Family, table uint32) ([]egress.Route, error) {
-	return k.routes(f, &netlink.Route{Table: int(table)}, anyRoute)
+	return k.routes(f, routeQuery{table: table}, anyRoute)
 }
 
 // OurRoutes returns the routes of a link's table that egress-ip put there, of
 // one type, or, with type 0, of all.
 func (k *Kernel) OurRoutes(f egress.Family, table uint32, of egress.RouteType) ([]egress.Route, error) {
-	return k.routes(f, &netlink.Route{Table: int(table), Type: int(of)}, ourRoute)
+	return k.routes(f, routeQuery{table: table, typ: of}, ourRoute)
 }
 
 // TableRoutes returns the routes of a link's table that egress-ip put there, and
 // somebody else's that stand in the place of one that is wanted.
 func (k *Kernel) TableRoutes(f egress.Family, table uint32, wanted map[egress.RouteKey]bool) ([]egress.Route, error) {
-	return k.routes(f, &netlink.Route{Table: int(table)}, func(r netlink.Route, key egress.RouteKey) bool {
-		return ourRoute(r, key) || wanted[key]
+	return k.routes(f, routeQuery{table: table}, func(r routeMessage) bool {
+		return ourRoute(r) || wanted[r.hops[0].Key()]
 	})
 }
 
-func anyRoute(netlink.Route, egress.RouteKey) bool { return true }
+func anyRoute(routeMessage) bool { return true }
 
-func ourRoute(r netlink.Route, _ egress.RouteKey) bool { return r.Protocol == unix.RTPROT_KERNEL }
+// ourRoute knows a route of ours by its protocol; none has a source.
+func ourRoute(r routeMessage) bool {
+	return r.protocol == unix.RTPROT_KERNEL && !r.hops[0].From.IsValid()
+}
 
-func (k *Kernel) routes(f egress.Family, filter *netlink.Route, keep func(netlink.Route, egress.RouteKey) bool) ([]egress.Route, error) {
-	all, err := dump(func() ([]netlink.Route, error) {
-		// The library looks at the table alone; the kernel, strict, at all of it.
-		return k.rt.RouteListFiltered(family(f), filter, netlink.RT_FILTER_TABLE)
-	})
+func (k *Kernel) routes(f egress.Family, of routeQuery, keep func(routeMessage) bool) ([]egress.Route, error) {
+	all, err := dump(func() ([]routeMessage, error) { return k.dumpRoutes(f, of) })
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil // no such table
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s routes of table %d: %w", f, filter.Table, err)
+		return nil, fmt.Errorf("read %s routes of table %d: %w", f, of.table, err)
 	}
 	var routes []egress.Route
 	seen := map[routeKey]bool{}
 	for _, r := range all {
-		hops := toRoutes(r)
 		// Several IPv4 routes may share a key (ip route append): the first counts.
-		if len(hops) == 0 || !keep(r, hops[0].Key()) || seen[keyOf(hops[0])] {
-			continue
+		if key := keyOf(r.hops[0]); keep(r) && !seen[key] {
+			seen[key] = true
+			routes = append(routes, r.hops...)
 		}
-		seen[keyOf(hops[0])] = true
-		routes = append(routes, hops...)
 	}
 	return routes, nil
 }
 
-// toRoutes returns the hops of a route. Those that a route of ours cannot say
-// again (an encapsulation) are left out.
-func toRoutes(r netlink.Route) []egress.Route {
-	dst, ok := toPrefix(r.Dst)
-	if !ok {
-		return nil
-	}
-	route := egress.Route{
-		Table: uint32(r.Table), Dst: dst, TOS: uint8(r.Tos), Metric: uint32(r.Priority),
-		Type: egress.RouteType(r.Type), Weight: 1, MTU: uint32(r.MTU), MTULock: r.MTULock,
-	}
-	if route.Type != egress.Unicast {
-		return []egress.Route{route} // IPv6 hangs those on lo
-	}
-	if len(r.MultiPath) == 0 {
-		if r.Encap != nil {
-			return nil
-		}
-		route.Link, route.NextHop, route.OnLink = r.LinkIndex, nextHop(r.Gw, r.Via), r.Flags&unix.RTNH_F_ONLINK != 0
-		return []egress.Route{route}
-	}
-	var hops []egress.Route
-	for _, hop := range r.MultiPath {
-		if hop.Encap != nil {
-			continue
-		}
-		route.Link, route.NextHop, route.OnLink = hop.LinkIndex, nextHop(hop.Gw, hop.Via), hop.Flags&unix.RTNH_F_ONLINK != 0
-		route.Weight = uint8(hop.Hops + 1)
-		hops = append(hops, route)
-	}
-	return hops
-}
-
-// nextHop also knows the IPv6 next hop of an IPv4 route (RTA_VIA).
-func nextHop(gw net.IP, via netlink.Destination) netip.Addr {
-	if v, ok := via.(*netlink.Via); ok {
-		gw = v.Addr
-	}
-	a, _ := netip.AddrFromSlice(gw)
-	return a.Unmap()
-}
-
-// fromRoutes is toRoutes the other way; all hops have one key.
+// fromRoutes returns the route that has these hops, which all have one key.
 func fromRoutes(hops []egress.Route) *netlink.Route {
 	first := hops[0]
 	r := &netlink.Route{

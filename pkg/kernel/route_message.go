@@ -1,0 +1,205 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// openRouteSocket opens a socket for routes, with strict checks: the kernel itself then
+// filters dumps by table, link and type; a node may have 100,000 routes.
+func openRouteSocket() (*nl.SocketHandle, error) {
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open an rtnetlink socket: %w", err)
+	}
+	if err := unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil {
+		socket.Close()
+		return nil, fmt.Errorf("ask rtnetlink for strict checks: %w", err)
+	}
+	return &nl.SocketHandle{Socket: socket}, nil
+}
+
+// routeQuery says which routes the kernel is asked for; zero fields ask for any.
+type routeQuery struct {
+	table    uint32
+	link     int
+	typ      egress.RouteType
+	protocol uint8
+}
+
+// routeMessage is a route as it was read.
+type routeMessage struct {
+	hops     []egress.Route // none: it has an encapsulation
+	protocol uint8
+	clone    bool // the answer for a packet, no route of a table
+}
+
+// dumpRoutes asks the kernel for the routes of a family, which it filters.
+func (k *Kernel) dumpRoutes(f egress.Family, of routeQuery) ([]routeMessage, error) {
+	req := k.routeRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
+	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family(f)), Protocol: of.protocol, Type: uint8(of.typ)}})
+	if of.table != 0 {
+		req.AddData(nl.NewRtAttr(unix.RTA_TABLE, native(of.table)))
+	}
+	if of.link != 0 {
+		req.AddData(nl.NewRtAttr(unix.RTA_OIF, native(uint32(of.link))))
+	}
+	routes, err := parseRoutes(req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE))
+	return slices.DeleteFunc(routes, func(r routeMessage) bool { return r.clone || len(r.hops) == 0 }), err
+}
+
+// routeRequest is one to be sent by the socket for routes. The library's own requests
+// do not do: they read no route's source, and take one with an encapsulation that they
+// do not know for one without.
+func (k *Kernel) routeRequest(message, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(message, flags)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: k.routeSocket}
+	return req
+}
+
+// parseRoutes reads an answer with routes.
+func parseRoutes(messages [][]byte, err error) ([]routeMessage, error) {
+	if err != nil {
+		return nil, err
+	}
+	routes := make([]routeMessage, 0, len(messages))
+	for _, m := range messages {
+		r, err := parseRoute(m)
+		if err != nil {
+			return nil, fmt.Errorf("an answer that cannot be read: %w", err)
+		}
+		routes = append(routes, r)
+	}
+	return routes, nil
+}
+
+// parseRoute reads a route. Hops that a route of ours cannot say again, those with an
+// encapsulation, are left out.
+func parseRoute(m []byte) (routeMessage, error) {
+	if len(m) < unix.SizeofRtMsg {
+		return routeMessage{}, fmt.Errorf("a route of %d bytes", len(m))
+	}
+	header := nl.DeserializeRtMsg(m)
+	r := egress.Route{
+		Table: uint32(header.Table), TOS: header.Tos, Type: egress.RouteType(header.Type), Weight: 1,
+		OnLink: header.Flags&unix.RTNH_F_ONLINK != 0,
+	}
+	// What has no destination, or no source, is for all.
+	all := egress.IPv4.Default().Addr()
+	if header.Family == unix.AF_INET6 {
+		all = egress.IPv6.Default().Addr()
+	}
+	dst, from := all, all
+	var several []byte
+	encapsulated := false
+	attributes, err := netlink.NewAttributeDecoder(m[unix.SizeofRtMsg:])
+	if err != nil {
+		return routeMessage{}, err
+	}
+	for attributes.Next() {
+		switch attributes.Type() {
+		case unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(attributes.Bytes())
+		case unix.RTA_SRC:
+			from, _ = netip.AddrFromSlice(attributes.Bytes())
+		case unix.RTA_TABLE:
+			r.Table = attributes.Uint32()
+		case unix.RTA_PRIORITY:
+			r.Metric = attributes.Uint32()
+		case unix.RTA_METRICS:
+			attributes.Nested(func(metrics *netlink.AttributeDecoder) error {
+				for metrics.Next() {
+					switch metrics.Type() {
+					case unix.RTAX_MTU:
+						r.MTU = metrics.Uint32()
+					case unix.RTAX_LOCK:
+						r.MTULock = metrics.Uint32() == 1<<unix.RTAX_MTU
+					}
+				}
+				return nil
+			})
+		case unix.RTA_OIF:
+			r.Link = int(attributes.Uint32())
+		case unix.RTA_MULTIPATH:
+			several = attributes.Bytes()
+		default:
+			encapsulated = parseNextHop(attributes, &r) || encapsulated
+		}
+	}
+	if err := attributes.Err(); err != nil {
+		return routeMessage{}, err
+	}
+	r.Dst = netip.PrefixFrom(dst, int(header.Dst_len))
+	if header.Src_len != 0 {
+		r.From = netip.PrefixFrom(from, int(header.Src_len))
+	}
+	parsed := routeMessage{protocol: header.Protocol, clone: header.Flags&unix.RTM_F_CLONED != 0}
+	switch {
+	case r.Type != egress.Unicast:
+		r.Link, r.NextHop, r.OnLink = 0, netip.Addr{}, false // IPv6 hangs those on lo
+		parsed.hops = []egress.Route{r}
+	case several != nil:
+		parsed.hops, err = parseHops(several, r)
+	case !encapsulated:
+		parsed.hops = []egress.Route{r}
+	}
+	return parsed, err
+}
+
+// parseNextHop reads an attribute that a route has in common with a hop of a
+// multipath route, and reports whether it is one of an encapsulation.
+func parseNextHop(attributes *netlink.AttributeDecoder, r *egress.Route) (encapsulated bool) {
+	var hop []byte
+	switch attributes.Type() {
+	case unix.RTA_GATEWAY:
+		hop = attributes.Bytes()
+	case unix.RTA_VIA: // an IPv6 next hop of an IPv4 route: a family, and the address
+		if via := attributes.Bytes(); len(via) > 2 {
+			hop = via[2:]
+		}
+	case unix.RTA_ENCAP_TYPE:
+		return true
+	}
+	if a, ok := netip.AddrFromSlice(hop); ok {
+		r.NextHop = a
+	}
+	return false
+}
+
+// parseHops reads the hops of a multipath route (struct rtnexthop, linux/rtnetlink.h).
+func parseHops(several []byte, route egress.Route) ([]egress.Route, error) {
+	var hops []egress.Route
+	for len(several) >= unix.SizeofRtNexthop {
+		length := int(binary.NativeEndian.Uint16(several))
+		if length < unix.SizeofRtNexthop || length > len(several) {
+			return nil, fmt.Errorf("a next hop of %d bytes in %d", length, len(several))
+		}
+		r := route
+		r.OnLink = several[2]&unix.RTNH_F_ONLINK != 0
+		r.Weight = several[3] + 1
+		r.Link = int(binary.NativeEndian.Uint32(several[4:]))
+		attributes, err := netlink.NewAttributeDecoder(several[unix.SizeofRtNexthop:length])
+		if err != nil {
+			return nil, err
+		}
+		encapsulated := false
+		for attributes.Next() {
+			encapsulated = parseNextHop(attributes, &r) || encapsulated
+		}
+		if err := attributes.Err(); err != nil {
+			return nil, err
+		}
+		if !encapsulated {
+			hops = append(hops, r)
+		}
+		several = several[min((length+unix.RTNH_ALIGNTO-1)&^(unix.RTNH_ALIGNTO-1), len(several)):]
+	}
+	return hops, nil
+}
