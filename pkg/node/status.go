@@ -138,12 +138,12 @@ func (v *view) recordedLinks() []string {
 }
 
 func (v *view) linkStatus(name string, missing missingOf) status.Link {
-	l, up := v.link(name)
+	l, _ := v.link(name)
 	s := status.Link{Name: name, Index: l.Index, State: status.LinkUp}
 	switch {
 	case l.Index == 0:
 		s.State = status.LinkAbsent
-	case !up:
+	case !l.Up:
 		s.State = status.LinkDown
 	case !l.Carrier:
 		s.State = status.LinkNoCarrier

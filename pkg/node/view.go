@@ -34,7 +34,7 @@ type view struct {
 // linkTable is one family of a link's table as it is to be.
 type linkTable struct {
 	egress.Table
-	up   bool // the link can have routes
+	up   bool // the link can send
 	main []egress.Route
 }
 
@@ -103,13 +103,15 @@ func (v *view) mine(a egress.Attachment) []egress.Flow {
 	return slices.DeleteFunc(slices.Clone(a.Flows), func(f egress.Flow) bool { return v.owners[f.Pod] != a.Owner })
 }
 
-// link returns a flow's link, and whether it is there and can have routes.
+// link returns a flow's link, and whether it is there and can send. Without a carrier
+// (no cable, a bond whose links are all down) the kernel keeps a link's routes, and what
+// they send vanishes; such a link counts as down, so that its pods' packets are refused.
 func (v *view) link(name string) (egress.Link, bool) {
 	i := slices.IndexFunc(v.links, func(l egress.Link) bool { return l.Name == name })
 	if i < 0 {
 		return egress.Link{Name: name}, false
 	}
-	return v.links[i], v.links[i].Up
+	return v.links[i], v.links[i].Up && v.links[i].Carrier
 }
 
 // lookAtTables finds what each link's table is to be, from what main has now.
