@@ -15,6 +15,10 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(refusalVariable) != "" {
+		fmt.Fprintln(os.Stderr, runRefused())
+		os.Exit(3)
+	}
 	if err := build(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

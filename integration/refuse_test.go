@@ -18,6 +18,7 @@ const (
 	codeDecoding   = types.ErrDecodingFailure
 	codeConfig     = types.ErrInvalidNetworkConfig
 	codeAnnotation = 100
+	codeNode       = 101
 )
 
 // refused calls ADD with a stdin, and requires a CNI error on stdout, a non-zero

@@ -21,7 +21,6 @@ var (
 
 // Config is the plugin's entry of a conflist.
 type Config struct {
-	CNIVersion   string
 	Network      string // the conflist's name
 	Links        []Link
 	ClusterCIDRs []netip.Prefix

@@ -23,7 +23,6 @@ const example = `
 
 func defaults() config.Config {
 	return config.Config{
-		CNIVersion:   "1.0.0",
 		Network:      "podnet",
 		RulePriority: 6000,
 		TableBase:    1000,
@@ -85,8 +84,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 
 	require.NoError(t, err)
 	require.Equal(t, config.Config{
-		CNIVersion: "1.0.0",
-		Network:    "podnet",
+		Network: "podnet",
 		Links: []config.Link{
 			{Allow: []config.Allow{{Namespaces: []string{"*"}}}},
 			{Pattern: "enp*", Gateways: addrs("fe80::1", "169.254.1.1"), Allow: []config.Allow{
@@ -115,7 +113,8 @@ func TestDefaults(t *testing.T) {
 			"links": nil, "clusterCIDRs": nil, "rulePriority": nil, "tableBase": nil, "markMask": nil, "maskedMarks": nil, "counters": nil,
 			"probeSNAT": object{"mode": nil, "links": nil, "source": nil, "translated": nil},
 		},
-		"null for a whole object": {"probeSNAT": nil, "capabilities": nil, "runtimeConfig": nil, "args": nil},
+		"null for a whole object":      {"probeSNAT": nil, "capabilities": nil, "runtimeConfig": nil, "args": nil, "ipam": nil, "dns": nil},
+		"objects that ask for nothing": {"ipam": object{}, "dns": object{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, _, err := parse(stdin(t, entry))
@@ -131,7 +130,7 @@ func TestNumbersAtTheirBounds(t *testing.T) {
 		entry object
 		want  func(*config.Config)
 	}{
-		"lowest rulePriority":      {object{"rulePriority": 1}, func(c *config.Config) { c.RulePriority = 1 }},
+		"lowest rulePriority":      {object{"rulePriority": 3}, func(c *config.Config) { c.RulePriority = 3 }},
 		"highest rulePriority":     {object{"rulePriority": 32765}, func(c *config.Config) { c.RulePriority = 32765 }},
 		"lowest tableBase":         {object{"tableBase": 256}, func(c *config.Config) { c.TableBase = 256 }},
 		"highest tableBase":        {object{"tableBase": 1<<31 - 1}, func(c *config.Config) { c.TableBase = 1<<31 - 1 }},
@@ -211,7 +210,12 @@ func TestRefusedConfiguration(t *testing.T) {
 		{"tableBase is beyond 64 bits", object{"tableBase": raw("99999999999999999999")}, []string{"tableBase: 99999999999999999999 must be a whole number"}},
 		{"markMask is a number", object{"markMask": 251658240}, []string{"markMask: 251658240 must be a string"}},
 		{"a capability is a string", object{"capabilities": object{"a": "yes"}}, []string{`capabilities: "yes" must be true or false`}},
-		{"runtimeConfig is a list", object{"runtimeConfig": []int{}}, []string{"runtimeConfig: a list must be an object"}},
+
+		// Keys that egress-ip does not act on.
+		{"ipam", object{"ipam": object{"type": "host-local"}}, []string{"ipam", "host-local", "remove"}},
+		{"ipam is no object", object{"ipam": "host-local"}, []string{"ipam", "host-local"}},
+		{"dns", object{"dns": object{"nameservers": []string{"10.96.0.10"}}}, []string{"dns", "10.96.0.10"}},
+		{"ipMasq", object{"ipMasq": true}, []string{`"ipMasq"`}},
 
 		// Values.
 		{"link with an empty name", link(object{"name": ""}), []string{"links[1].name", "empty"}},
@@ -261,6 +265,8 @@ func TestRefusedConfiguration(t *testing.T) {
 		{"tableBase is a table of the kernel", object{"tableBase": 255}, []string{"tableBase: 255", "256"}},
 		{"tableBase is 2^31", object{"tableBase": 1 << 31}, []string{"tableBase: 2147483648", "2147483647"}},
 		{"rulePriority is 0", object{"rulePriority": 0}, []string{"rulePriority: 0", "32765"}},
+		{"rulePriority leaves no priority for the kernel's rule", object{"rulePriority": 2}, []string{"rulePriority: 2", "between 3 and 32765"}},
+		{"rulePriority leaves no priority but one", object{"rulePriority": 1}, []string{"rulePriority: 1", "between 3 and 32765"}},
 		{"rulePriority is negative", object{"rulePriority": -1}, []string{"rulePriority: -1"}},
 		{"rulePriority is that of main", object{"rulePriority": 32766}, []string{"rulePriority: 32766", "32765"}},
 		{"rulePriority is behind main", object{"rulePriority": 70000}, []string{"rulePriority: 70000"}},
@@ -294,8 +300,16 @@ func TestRefusedConfiguration(t *testing.T) {
 
 			requireInvalid(t, err, tt.want...)
 			require.Zero(t, c)
-			require.Zero(t, r)
 			require.Equal(t, err, config.Validate(in), "STATUS sees the same as ADD")
+			// A plain pod's ADD has what it needs.
+			require.False(t, r.Annotated())
+			require.NotNil(t, r.PrevResult)
+			require.Equal(t, addrs("10.244.1.5", "fd00:244::5"), r.PodAddresses)
+			// And an annotated pod's knows that it is one.
+			tt.entry["runtimeConfig"] = annotations(map[string]string{"egress-ip.cni/link": "enp7s0"})
+			_, r, err = parse(stdin(t, tt.entry))
+			requireInvalid(t, err, tt.want...)
+			require.True(t, r.Annotated())
 		})
 	}
 }

@@ -11,7 +11,7 @@ func Validate(stdin []byte) error {
 // ParseEntry reads an entry of a conflist, without what a runtime adds to it. The
 // error is an [InvalidError].
 func ParseEntry(entry []byte) (Config, error) {
-	c, _, err := parse(entry)
+	c, err := parse(entry)
 	if err != nil {
 		return Config{}, &InvalidError{err}
 	}

@@ -23,13 +23,17 @@ func FuzzConfig(f *testing.F) {
 		c, r, err := parse(stdin)
 		if err != nil {
 			requireMessage(t, err)
+		}
+		if r.PrevResult != nil {
+			requireRequest(t, r) // also where the entry has a mistake
+			// ADD hands it on; it may be beyond that version, but not beyond the library.
+			_, _ = r.PrevResult.GetAsVersion(r.CNIVersion)
+		}
+		if err != nil {
 			return
 		}
 		require.NoError(t, invalid)
 		requireBounds(t, c)
-		requireRequest(t, r)
-		// ADD hands it on; it may be beyond that version, but not beyond the library.
-		_, _ = r.PrevResult.GetAsVersion(c.CNIVersion)
 	})
 }
 
@@ -65,7 +69,7 @@ func requireMessage(t *testing.T, err error) {
 	var annotation *config.AnnotationError
 	if errors.As(err, &annotation) {
 		require.NotEmpty(t, annotation.Problem)
-		require.True(t, strings.HasPrefix(annotation.Annotation, "egress-ip.cni/"))
+		require.True(t, strings.HasPrefix(strings.ToLower(annotation.Annotation), "egress-ip.cni/"))
 		require.Contains(t, err.Error(), annotation.Annotation)
 		return
 	}
@@ -74,7 +78,7 @@ func requireMessage(t *testing.T, err error) {
 
 func requireBounds(t *testing.T, c config.Config) {
 	t.Helper()
-	require.True(t, 1 <= c.RulePriority && c.RulePriority <= 32765)
+	require.True(t, 3 <= c.RulePriority && c.RulePriority <= 32765)
 	require.True(t, 256 <= c.TableBase && c.TableBase <= 1<<31-1)
 	require.GreaterOrEqual(t, bits.OnesCount32(c.MarkMask), 2)
 	require.Equal(t, 32, bits.LeadingZeros32(c.MarkMask)+bits.OnesCount32(c.MarkMask)+bits.TrailingZeros32(c.MarkMask), "one run")

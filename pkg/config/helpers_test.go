@@ -59,8 +59,22 @@ func annotations(pod map[string]string) object {
 	return object{"io.kubernetes.cri.pod-annotations": pod}
 }
 
+// parse reads all of it, as ADD of an annotated pod does.
 func parse(stdin []byte) (config.Config, config.Request, error) {
-	return config.Parse(&skel.CmdArgs{ContainerID: "c1", IfName: "eth0", StdinData: stdin})
+	return parseCall(&skel.CmdArgs{ContainerID: "c1", IfName: "eth0", StdinData: stdin})
+}
+
+func parseCall(args *skel.CmdArgs) (config.Config, config.Request, error) {
+	c, invalid := config.ParseEntry(args.StdinData)
+	r, err := config.ParseRequest(args)
+	if invalid != nil {
+		return c, r, invalid
+	}
+	if err != nil {
+		return c, r, err
+	}
+	err = r.NamePod(args.Args)
+	return c, r, err
 }
 
 func addrs(list ...string) []netip.Addr {

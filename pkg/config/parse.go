@@ -14,18 +14,23 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// wire is the JSON as a runtime writes it; the keys that are not ours stand in
-// the CNI specification, and libcni or the runtime puts them there.
+// wireCall is what libcni and the runtime add to an entry.
+type wireCall struct {
+	CNIVersion string                     `json:"cniVersion"`
+	Runtime    map[string]json.RawMessage `json:"runtimeConfig"`
+	PrevResult json.RawMessage            `json:"prevResult"`
+}
+
+// wire is the JSON as a runtime writes it; the keys that are not ours are in the CNI
+// specification.
 type wire struct {
-	CNIVersion   string                     `json:"cniVersion"`
-	Name         string                     `json:"name"`
-	Type         string                     `json:"type"`
-	Capabilities map[string]bool            `json:"capabilities"`
-	Runtime      map[string]json.RawMessage `json:"runtimeConfig"`
-	PrevResult   json.RawMessage            `json:"prevResult"`
-	Args         json.RawMessage            `json:"args"`
-	IPAM         json.RawMessage            `json:"ipam"`
-	DNS          json.RawMessage            `json:"dns"`
+	wireCall
+	Name         string          `json:"name"`
+	Type         string          `json:"type"`
+	Capabilities map[string]bool `json:"capabilities"`
+	Args         json.RawMessage `json:"args"`
+	IPAM         json.RawMessage `json:"ipam"`
+	DNS          json.RawMessage `json:"dns"`
 
 	Links        []wireLink `json:"links"`
 	ClusterCIDRs []string   `json:"clusterCIDRs"`
@@ -56,15 +61,21 @@ type wireProbe struct {
 	Translated *string  `json:"translated"`
 }
 
-// parse reads stdin into a Config, and hands back the rest for the request.
-// Errors name the key and the value.
-func parse(stdin []byte) (Config, wire, error) {
+// parse reads stdin into a Config. Errors name the key and the value.
+func parse(stdin []byte) (Config, error) {
 	var w wire
-	if err := decode(stdin, &w); err != nil {
-		return Config{}, w, err
+	if err := decodeStrict(stdin, &w); err != nil {
+		return Config{}, err
+	}
+	for _, ignored := range []struct {
+		key   string
+		value json.RawMessage
+	}{{"ipam", w.IPAM}, {"dns", w.DNS}} {
+		if err := checkUnused(ignored.key, ignored.value); err != nil {
+			return Config{}, err
+		}
 	}
 	c := Config{
-		CNIVersion:   w.CNIVersion,
 		Network:      w.Name,
 		RulePriority: DefaultRulePriority,
 		TableBase:    DefaultTableBase,
@@ -74,7 +85,7 @@ func parse(stdin []byte) (Config, wire, error) {
 	for i, l := range w.Links {
 		link, err := parseLink(fmt.Sprintf("links[%d]", i), l)
 		if err != nil {
-			return Config{}, w, err
+			return Config{}, err
 		}
 		c.Links = append(c.Links, link)
 	}
@@ -82,47 +93,43 @@ func parse(stdin []byte) (Config, wire, error) {
 		key := fmt.Sprintf("clusterCIDRs[%d]", i)
 		p, err := parsePrefix(key, s)
 		if err != nil {
-			return Config{}, w, err
+			return Config{}, err
 		}
 		if p.Bits() == 0 {
-			return Config{}, w, fmt.Errorf("%s: %q is every address, so nothing would leave by an egress link; name the cluster's networks", key, s)
+			return Config{}, fmt.Errorf("%s: %q is every address, so nothing would leave by an egress link; name the cluster's networks", key, s)
 		}
 		c.ClusterCIDRs = append(c.ClusterCIDRs, p)
 	}
-	// Rule 0 is the kernel's lookup of local, 32766 that of main.
-	if c.RulePriority, err = parseNumber("rulePriority", w.RulePriority, c.RulePriority, 1, 32765); err != nil {
-		return Config{}, w, err
+	// Rule 0 is the kernel's lookup of local, 32766 that of main; and the two priorities
+	// below this one have rules of ours.
+	if c.RulePriority, err = parseNumber("rulePriority", w.RulePriority, c.RulePriority, 3, 32765); err != nil {
+		return Config{}, err
 	}
 	// Tables below 256 are the kernel's; the ifindex, up to 2^31-1, comes on top.
 	if c.TableBase, err = parseNumber("tableBase", w.TableBase, c.TableBase, 256, 1<<31-1); err != nil {
-		return Config{}, w, err
+		return Config{}, err
 	}
 	if w.MarkMask != nil {
 		if c.MarkMask, err = parseMask(*w.MarkMask); err != nil {
-			return Config{}, w, err
+			return Config{}, err
 		}
 	}
 	if w.MaskedMarks != nil {
 		if c.MaskedMarks, err = parseMaskedMarks(*w.MaskedMarks, c.MarkMask); err != nil {
-			return Config{}, w, err
+			return Config{}, err
 		}
 	}
 	c.Counters = w.Counters != nil && *w.Counters
 	c.Probe, err = parseProbe(w.ProbeSNAT)
-	return c, w, err
+	return c, err
 }
 
-// decode is strict: an unknown key, one in another case, and one that stands
+// decodeStrict reads an entry: an unknown key, one in another case, and one that is there
 // twice are errors that name it with its path.
-func decode(stdin []byte, w *wire) error {
+func decodeStrict(stdin []byte, w *wire) error {
 	strict, err := kjson.UnmarshalStrict(stdin, w)
-	var mistyped *json.UnmarshalTypeError
-	if errors.As(err, &mistyped) {
-		key := cmp.Or(mistyped.Field, "network configuration")
-		return fmt.Errorf("%s: %s must be %s", key, valueAt(stdin, mistyped.Offset), kindName(mistyped.Type.Kind()))
-	}
 	if err != nil {
-		return fmt.Errorf("network configuration: %w", err)
+		return decodeError(stdin, err)
 	}
 	for _, e := range strict {
 		var field kjson.FieldError
@@ -141,6 +148,38 @@ func decode(stdin []byte, w *wire) error {
 		return fmt.Errorf("network configuration: %w", e)
 	}
 	return nil
+}
+
+// decode reads what is asked for and nothing else: other keys may be what they like.
+func decode(stdin []byte, w *wireCall) error {
+	return decodeError(stdin, kjson.UnmarshalCaseSensitivePreserveInts(stdin, w))
+}
+
+// decodeError names the key and the value that are of a wrong type.
+func decodeError(stdin []byte, err error) error {
+	var mistyped *json.UnmarshalTypeError
+	if errors.As(err, &mistyped) {
+		key := cmp.Or(mistyped.Field, "network configuration")
+		return fmt.Errorf("%s: %s must be %s", key, valueAt(stdin, mistyped.Offset), kindName(mistyped.Type.Kind()))
+	}
+	if err != nil {
+		return fmt.Errorf("network configuration: %w", err)
+	}
+	return nil
+}
+
+// checkUnused refuses a key of the specification that egress-ip does not act on. An
+// empty object asks for nothing: programs that write entries with the CNI library's
+// types leave one.
+func checkUnused(key string, value json.RawMessage) error {
+	if len(value) == 0 || string(value) == "null" {
+		return nil
+	}
+	var object map[string]any
+	if json.Unmarshal(value, &object) == nil && len(object) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %.100s: egress-ip does nothing with this key; remove it here, the plugin that gives pods their addresses may have it", key, value)
 }
 
 // valueAt returns the value whose first token ends at an offset of valid JSON, a
@@ -195,8 +234,10 @@ func knownKeys(path string) string {
 		of = wireProbe{}
 	}
 	var keys []string
-	for field := range reflect.TypeOf(of).Fields() {
-		keys = append(keys, field.Tag.Get("json"))
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(of)) {
+		if key := field.Tag.Get("json"); key != "" && key != "ipam" && key != "dns" {
+			keys = append(keys, key)
+		}
 	}
 	return strings.Join(keys, ", ")
 }

@@ -40,8 +40,10 @@ type Request struct {
 	Addresses []netip.Addr
 	Link      string
 
-	// PrevResult is what the plugins before have made; ADD hands it on.
+	// PrevResult is what the plugins before have made; ADD hands it on, as CNIVersion
+	// has it.
 	PrevResult types.Result
+	CNIVersion string
 }
 
 // Annotated reports whether the pod asks for anything.
@@ -79,25 +81,35 @@ type InvalidError struct{ err error }
 func (e *InvalidError) Error() string { return e.err.Error() }
 func (e *InvalidError) Unwrap() error { return e.err }
 
-// Parse reads what ADD and CHECK get. Errors are an [AnnotationError] or an
-// [InvalidError].
-func Parse(args *skel.CmdArgs) (Config, Request, error) {
-	c, w, err := parse(args.StdinData)
-	if err != nil {
-		return Config{}, Request{}, &InvalidError{err}
+// ParseRequest reads what must be readable for any pod: whether it is annotated, and
+// what the plugins before have made. The entry itself may have any mistake. Errors are
+// an [AnnotationError] or an [InvalidError].
+func ParseRequest(args *skel.CmdArgs) (Request, error) {
+	var w wireCall
+	if err := decode(args.StdinData, &w); err != nil {
+		return Request{}, &InvalidError{err}
 	}
-	r := Request{ContainerID: args.ContainerID, IfName: args.IfName}
-	if r.PodNamespace, r.PodName, err = pod(args.Args); err != nil {
-		return Config{}, Request{}, &InvalidError{err}
-	}
+	r := Request{ContainerID: args.ContainerID, IfName: args.IfName, CNIVersion: w.CNIVersion}
 	if err := r.parsePrevResult(w); err != nil {
-		return Config{}, Request{}, &InvalidError{err}
+		return Request{}, &InvalidError{err}
 	}
 	annotations, err := annotationsOf(w)
 	if err != nil {
-		return Config{}, Request{}, &InvalidError{err}
+		return Request{}, &InvalidError{err}
 	}
-	return c, r, r.parseAnnotations(annotations)
+	if err := r.parseAnnotations(annotations); err != nil {
+		return Request{}, err
+	}
+	return r, nil
+}
+
+// NamePod reads the pod's namespace and name from CNI_ARGS. The error is an
+// [InvalidError].
+func (r *Request) NamePod(cniArgs string) (err error) {
+	if r.PodNamespace, r.PodName, err = pod(cniArgs); err != nil {
+		return &InvalidError{err}
+	}
+	return nil
 }
 
 // pod reads CNI_ARGS, whose pairs come in any order and beside others.
@@ -117,7 +129,7 @@ func pod(cniArgs string) (namespace, name string, err error) {
 	return string(known.K8S_POD_NAMESPACE), string(known.K8S_POD_NAME), nil
 }
 
-func (r *Request) parsePrevResult(w wire) error {
+func (r *Request) parsePrevResult(w wireCall) error {
 	if len(w.PrevResult) == 0 || string(w.PrevResult) == "null" {
 		return errors.New("no prevResult: egress-ip stands behind the plugin that gives the pod its addresses; put it last in the conflist's plugins")
 	}
@@ -161,7 +173,7 @@ func (r *Request) parsePrevResult(w wire) error {
 	return nil
 }
 
-func annotationsOf(w wire) (map[string]string, error) {
+func annotationsOf(w wireCall) (map[string]string, error) {
 	raw, ok := w.Runtime[annotationsCapability]
 	if !ok {
 		return nil, nil
@@ -175,7 +187,7 @@ func annotationsOf(w wire) (map[string]string, error) {
 
 func (r *Request) parseAnnotations(annotations map[string]string) error {
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		if !strings.HasPrefix(key, annotationPrefix) {
+		if !isOurs(key) {
 			continue
 		}
 		value := annotations[key]
@@ -189,7 +201,7 @@ func (r *Request) parseAnnotations(annotations map[string]string) error {
 				err = errors.New("is no name of a link; name one of the node's, or remove the annotation")
 			}
 		default:
-			err = fmt.Errorf("is not known; egress-ip reads %s and %s", AddressAnnotation, LinkAnnotation)
+			err = unknownAnnotation(key)
 		}
 		if err != nil {
 			return &AnnotationError{key, value, err.Error()}
@@ -205,6 +217,22 @@ func (r *Request) parseAnnotations(annotations map[string]string) error {
 		return r.AddressError(fmt.Sprintf("the pod has no address of that family, only %s; name an egress address of a family that it has", join(r.PodAddresses)))
 	}
 	return nil
+}
+
+// isOurs reports whether an annotation is egress-ip's, known or not. Kubernetes takes
+// a key in any case, so one that is ours but for its case is meant for egress-ip.
+func isOurs(key string) bool {
+	domain, _, ok := strings.Cut(key, "/")
+	return ok && strings.EqualFold(domain+"/", annotationPrefix)
+}
+
+func unknownAnnotation(key string) error {
+	for _, known := range []string{AddressAnnotation, LinkAnnotation} {
+		if strings.EqualFold(key, known) {
+			return fmt.Errorf("is not known; write the key as %s", known)
+		}
+	}
+	return fmt.Errorf("is not known; egress-ip reads %s and %s", AddressAnnotation, LinkAnnotation)
 }
 
 func (r Request) hasFamilyOf(a netip.Addr) bool {

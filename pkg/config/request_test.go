@@ -13,7 +13,7 @@ import (
 )
 
 func TestRequestOfAnAnnotatedPod(t *testing.T) {
-	_, r, err := config.Parse(&skel.CmdArgs{
+	_, r, err := parseCall(&skel.CmdArgs{
 		ContainerID: "0123abc",
 		Netns:       "/run/netns/pod",
 		IfName:      "net1",
@@ -28,6 +28,7 @@ func TestRequestOfAnAnnotatedPod(t *testing.T) {
 	require.Equal(t, config.Request{
 		ContainerID:  "0123abc",
 		IfName:       "net1",
+		CNIVersion:   "1.0.0",
 		PodNamespace: "payments",
 		PodName:      "till-0",
 		PodAddresses: addrs("10.244.1.5"),
@@ -57,7 +58,7 @@ func TestAnnotations(t *testing.T) {
 		"other capabilities":   {object{"portMappings": []object{{"hostPort": 80}}}, config.Request{}, false},
 		"annotations are none": {annotations(pod{}), config.Request{}, false},
 		"others' annotations": {
-			annotations(pod{"kubernetes.io/config.seen": "x", "egress-ip.cni": "x", "egress-ip.cnix/address": "x", "EGRESS-IP.CNI/address": "x"}),
+			annotations(pod{"kubernetes.io/config.seen": "x", "egress-ip.cni": "x", "egress-ip.cnix/address": "x", "xegress-ip.cni/address": "x", "Address": "x"}),
 			config.Request{}, false,
 		},
 		"an address beside others' annotations": {
@@ -155,11 +156,15 @@ func TestRefusedAnnotation(t *testing.T) {
 		{"link is a bad glob", link, "enp[7", dual, []string{"no name of a link"}},
 		{"unknown annotation", "egress-ip.cni/gateway", "192.168.124.1", dual, []string{"not known", address, link}},
 		{"annotation in another case", "egress-ip.cni/Address", "192.168.124.99", dual, []string{"not known", address}},
+		{"prefix in another case", "Egress-ip.cni/address", "192.168.124.99", dual, []string{"not known", address}},
+		{"link with a prefix in another case", "EGRESS-IP.CNI/link", "enp7s0", dual, []string{"not known", link}},
+		{"a letter that folds to one of ours", "egress-ip.cni/lin\u212a", "enp7s0", dual, []string{"not known", link}},
+		{"unknown annotation with a prefix in another case", "Egress-IP.cni/gateway", "192.168.124.1", dual, []string{"not known", address, link}},
 		{"annotation without a name", "egress-ip.cni/", "x", dual, []string{"not known"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, _, err := parse(stdin(t, object{
+			_, _, err := parse(stdin(t, object{
 				"prevResult":    prevResult("1.0.0", tt.pod...),
 				"runtimeConfig": annotations(map[string]string{tt.key: tt.value}),
 			}))
@@ -172,7 +177,6 @@ func TestRefusedAnnotation(t *testing.T) {
 			for _, want := range tt.want {
 				require.Contains(t, annotation.Problem, want)
 			}
-			require.Equal(t, defaults(), c)
 		})
 	}
 }
@@ -186,6 +190,13 @@ func TestOfTwoBadAnnotationsTheFirstIsNamed(t *testing.T) {
 
 		require.Equal(t, "egress-ip.cni/a", requireAnnotation(t, err).Annotation)
 	}
+}
+
+func TestRuntimeConfigOfAWrongTypeIsTheRuntimesFault(t *testing.T) {
+	_, r, err := parse(stdin(t, object{"runtimeConfig": []int{}}))
+
+	requireInvalid(t, err, "runtimeConfig: a list must be an object")
+	require.Zero(t, r)
 }
 
 func TestAnnotationsOfAWrongTypeAreTheRuntimesFault(t *testing.T) {
@@ -233,7 +244,7 @@ func TestCNIArgs(t *testing.T) {
 		"the namespace has no value":  {"K8S_POD_NAMESPACE=;K8S_POD_NAME=till-0", "", "till-0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, r, err := config.Parse(&skel.CmdArgs{Args: tt.args, StdinData: stdin(t, nil)})
+			_, r, err := parseCall(&skel.CmdArgs{Args: tt.args, StdinData: stdin(t, nil)})
 
 			require.NoError(t, err)
 			require.Equal(t, tt.namespace, r.PodNamespace)
@@ -250,11 +261,9 @@ func TestRefusedCNIArgs(t *testing.T) {
 		"IgnoreUnknown is a word": "IgnoreUnknown=maybe;K8S_POD_NAMESPACE=a",
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, r, err := config.Parse(&skel.CmdArgs{Args: args, StdinData: stdin(t, nil)})
+			_, _, err := parseCall(&skel.CmdArgs{Args: args, StdinData: stdin(t, nil)})
 
 			requireInvalid(t, err, "CNI_ARGS", `"`+args+`"`)
-			require.Zero(t, c)
-			require.Zero(t, r)
 		})
 	}
 }
@@ -262,13 +271,13 @@ func TestRefusedCNIArgs(t *testing.T) {
 func TestPrevResultOfEveryVersion(t *testing.T) {
 	for _, version := range []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {
-			c, r, err := parse(stdin(t, object{
+			_, r, err := parse(stdin(t, object{
 				"cniVersion": version,
 				"prevResult": prevResult(version, "10.244.1.5/24", "fd00:244::5/64"),
 			}))
 
 			require.NoError(t, err)
-			require.Equal(t, version, c.CNIVersion)
+			require.Equal(t, version, r.CNIVersion)
 			require.Equal(t, addrs("10.244.1.5", "fd00:244::5"), r.PodAddresses)
 			require.Equal(t, version, r.PrevResult.Version(), "ADD hands on what it was given")
 			if version < "1" {
@@ -334,10 +343,9 @@ func TestRefusedPrevResult(t *testing.T) {
 		"a version before the list":  {"1.0.0", `{"cniVersion":"0.4.0"}`, []string{"prevResult", `"0.4.0"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, r, err := parse(stdin(t, object{"cniVersion": tt.version, "prevResult": raw(tt.result)}))
+			_, r, err := parse(stdin(t, object{"cniVersion": tt.version, "prevResult": raw(tt.result)}))
 
 			requireInvalid(t, err, tt.want...)
-			require.Zero(t, c)
 			require.Zero(t, r)
 		})
 	}

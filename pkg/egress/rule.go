@@ -69,9 +69,9 @@ type Priorities struct {
 	Link, Skip, Source, Behind uint32
 }
 
-// PrioritiesAround returns the priorities around that of the source rules. At
-// the low end the rules still stand in this order: rules of one priority are in
-// the order in which they were added, and the kernel's own, 0, comes first.
+// PrioritiesAround returns the priorities around that of the source rules, 3 or more.
+// Below that rules share priorities: versions before this one had such rules, and
+// records of them may be left, which a DEL still needs.
 func PrioritiesAround(source uint32) Priorities {
 	return Priorities{
 		Link: source - min(source, 2), Skip: max(source-1, 1), Source: source, Behind: source + 1,

@@ -38,9 +38,10 @@ func Open() (*Kernel, error) {
 	}
 	nft, err := nftables.New(nftables.AsLasting())
 	if err != nil {
-		rt.Close()
-		routeSocket.Close()
-		return nil, fmt.Errorf("open an nf_tables socket: %w", err)
+		// A kernel without nf_tables, or a seccomp profile that refuses it. What needs no
+		// nf_tables works; for the rest each use opens a socket of its own, and says why
+		// it cannot.
+		nft = &nftables.Conn{}
 	}
 	return &Kernel{rt: rt, nft: nft, routeSocket: routeSocket}, nil
 }

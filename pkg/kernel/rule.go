@@ -36,6 +36,9 @@ func (k *Kernel) rules(f egress.Family) (rules []netlink.Rule, err error) {
 		rules, err = dump(func() ([]netlink.Rule, error) { return k.rt.RuleList(family(f)) })
 		return err
 	})
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil, nil // a kernel without IPv6 (ipv6.disable=1) has no rules of it
+	}
 	return rules, err
 }
 

@@ -9,22 +9,15 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
 
-// Attach is ADD: it makes an annotated pod leave as it asks, and puts up the
-// probe table. What cannot be honoured is a [config.AnnotationError], and the
+// Attach is ADD of an annotated pod: it makes the pod leave as it asks, and installs
+// the probe table. What cannot be honoured is a [config.AnnotationError], and the
 // node is as before; so it is, this pod's part of it, after any other error.
 func (n *Node) Attach(c config.Config, r config.Request) error {
-	if !r.Annotated() {
-		// Nobody, not even an earlier ADD of its own, is to have egress for a plain pod.
-		if err := n.displace(egress.Owner{}, r.PodAddresses); err != nil {
-			return err
-		}
-		return n.ensureProbe(c.Probe, r.PodAddresses)
-	}
 	d, err := n.decide(c, r)
 	if err != nil {
 		return err
 	}
-	if err := n.ensureProbe(c.Probe, r.PodAddresses); err != nil {
+	if err := n.EnsureProbe(c.Probe, r.PodAddresses); err != nil {
 		return err
 	}
 	a := d.Attachment
@@ -43,6 +36,10 @@ func (n *Node) Attach(c config.Config, r config.Request) error {
 	}
 	return nil
 }
+
+// Displace is the part of ADD of a plain pod: no attachment, not even one of an earlier
+// ADD of its own, is to have egress for its addresses.
+func (n *Node) Displace(pods []netip.Addr) error { return n.displace(egress.Owner{}, pods) }
 
 // displace takes away what other, dead, attachments have left for the pod
 // addresses: an address has one pod at a time, and it is this one's now.

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
@@ -49,7 +50,7 @@ func (n *Node) Cleanup(force bool) ([]string, error) {
 
 // removeAll is a DEL of every attachment, and of what is recorded nowhere.
 func (n *Node) removeAll(v view) error {
-	var errs []error
+	errs := slices.Clone(v.unread)
 	if len(v.have.Chains)+len(v.have.Elements) > 0 {
 		errs = append(errs, n.kernel.DeleteClassification())
 	}

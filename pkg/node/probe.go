@@ -12,9 +12,9 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
-// ensureProbe makes the probe table what the configuration says, and records it.
+// EnsureProbe makes the probe table what the configuration says, and records it.
 // Where it is already, that takes one look.
-func (n *Node) ensureProbe(c config.Probe, pods []netip.Addr) error {
+func (n *Node) EnsureProbe(c config.Probe, pods []netip.Addr) error {
 	for {
 		have, err := n.kernel.Probe()
 		if err != nil {

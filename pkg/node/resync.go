@@ -13,21 +13,27 @@ import (
 // Resync makes the kernel what the records say, and takes away what is
 // egress-ip's and recorded nowhere. It returns a line for each change, and makes
 // none, nor asks for the lock, where all is right. It goes on after an error, and
-// returns all.
+// returns all; what could not be read is left as it is, and among them.
 func (n *Node) Resync() ([]string, error) {
 	v, err := n.look()
-	if err != nil || v.right() {
+	if err != nil {
 		return nil, err
+	}
+	if v.right() {
+		return nil, errors.Join(v.unread...)
 	}
 	// A call that is under way looks like something to repair; so look again.
 	if err := n.lock(); err != nil {
 		return nil, err
 	}
 	defer n.release()
-	if v, err = n.look(); err != nil || v.right() {
+	if v, err = n.look(); err != nil {
 		return nil, err
 	}
-	return v.changes(), n.repair(v)
+	if v.right() {
+		return nil, errors.Join(v.unread...)
+	}
+	return v.changes(), errors.Join(append(v.unread, n.repair(v))...)
 }
 
 // right reports whether there is nothing to do.

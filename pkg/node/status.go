@@ -52,6 +52,9 @@ func (v *view) status() status.Status {
 	if v.srcValidMark {
 		s.Missing = append(s.Missing, "net.ipv4.conf.all.src_valid_mark=1")
 	}
+	for _, err := range v.unread {
+		s.Unread = append(s.Unread, err.Error())
+	}
 	s.Probe = v.probe.status()
 	if s.Probe == nil && v.probe.have.Stands() {
 		s.Unrecorded = append(s.Unrecorded, "table ip6 egress_ip_probe")

@@ -24,6 +24,7 @@ type view struct {
 	want, have       egress.State
 	missing, surplus egress.State // their differences
 	counters         map[netip.Addr]kernel.Counter
+	unread           []error          // parts of the node that could not be read; nothing is wanted of them, nor there
 	misplaced        []egress.Rule    // of those that stand
 	absent           []egress.Address // that the links should have of their own
 
@@ -49,11 +50,15 @@ func (n *Node) look() (view, error) {
 	var v view
 	for _, step := range []func(*view) error{
 		n.lookAtRecord, n.lookAtTables, n.lookAtClassification, n.lookAtAllRules, n.lookAtAllRoutes,
-		n.lookAtAllAddresses, n.lookAtProbe, n.lookAtSrcValidMark,
+		n.lookAtAllAddresses, n.lookAtSrcValidMark,
 	} {
 		if err := step(&v); err != nil {
 			return view{}, err
 		}
+	}
+	if err := n.lookAtProbe(&v); err != nil {
+		v.unread = append(v.unread, err)
+		v.probe = probeView{right: true, recorded: true}
 	}
 	v.missing, v.surplus = v.want.Less(v.have)
 	return v, n.lookForFaults(&v)
@@ -182,16 +187,20 @@ func (n *Node) lookAtClassification(v *view) (err error) {
 		v.want.Chains = classes.Chains()
 		v.want.Elements = append(append(v.want.Elements, classes.ClusterElements()...), egress.UnmarkedElement())
 	}
+	var foreign bool
 	v.have.Chains, v.have.Elements, v.counters, err = n.kernel.Classification(v.want.Chains)
-	if err != nil || len(classes.Pods) > 0 || len(v.have.Chains)+len(v.have.Elements) == 0 {
-		return err
+	if err == nil && len(classes.Pods) == 0 && len(v.have.Chains)+len(v.have.Elements) > 0 {
+		// Nothing of ours is to be there; what is may be another's who uses the name.
+		foreign, err = n.kernel.ClassificationIsForeign()
 	}
-	// Nothing of ours is to be there; what is may be another's who uses the name.
-	foreign, err := n.kernel.ClassificationIsForeign()
-	if foreign {
+	if err != nil {
+		v.unread = append(v.unread, err)
+		v.want.Chains, v.want.Elements = nil, nil
+	}
+	if err != nil || foreign {
 		v.have.Chains, v.have.Elements = nil, nil
 	}
-	return err
+	return nil
 }
 
 // classes are those of all attachments; the cluster sets are as the last ADD wrote them.

@@ -11,12 +11,13 @@ import (
 // Status is a node at one moment. Its JSON is stable: keys are added, none is
 // renamed or removed. No list is null; one without elements is [].
 type Status struct {
-	Healthy    bool     `json:"healthy"`    // nothing is missing or unrecorded, and every link is up
+	Healthy    bool     `json:"healthy"`    // nothing is missing, unrecorded or unread, and every link is up
 	Links      []Link   `json:"links"`      // those that pods are recorded on, by name
 	Pods       []Pod    `json:"pods"`       // one a pod address, by namespace, name and address
 	Probe      *Probe   `json:"probe"`      // the table ip6 egress_ip_probe; null: none stands and none is wanted
 	Missing    []string `json:"missing"`    // recorded, but not in the kernel, and not one link's or pod's: shared rules and chains, the sysctl
 	Unrecorded []string `json:"unrecorded"` // egress-ip's by name, priority or table, and in the kernel, but recorded nowhere
+	Unread     []string `json:"unread"`     // parts of the node that could not be read, and why: nothing is said of them
 }
 
 // LinkState is what a link can do for its pods; in all but [LinkUp] their packets
@@ -92,7 +93,7 @@ func New(s Status) Status {
 	for i, p := range s.Pods {
 		s.Pods[i].State = s.podState(p)
 	}
-	s.Healthy = s.missing() == 0 && len(s.Unrecorded) == 0 && s.linksNotUp() == 0
+	s.Healthy = s.missing() == 0 && len(s.Unrecorded)+len(s.Unread) == 0 && s.linksNotUp() == 0
 	return s
 }
 
@@ -113,6 +114,9 @@ func (s Status) podState(p Pod) string {
 	if n := len(s.Missing); n > 0 {
 		return "node misses " + strconv.Itoa(n)
 	}
+	if len(s.Unread) > 0 {
+		return "not readable"
+	}
 	return PodHealthy
 }
 
@@ -131,7 +135,7 @@ func (s Status) withLists() Status {
 		p.Links, p.Missing = list(p.Links), list(p.Missing)
 		s.Probe = &p
 	}
-	s.Missing, s.Unrecorded = list(s.Missing), list(s.Unrecorded)
+	s.Missing, s.Unrecorded, s.Unread = list(s.Missing), list(s.Unrecorded), list(s.Unread)
 	return s
 }
 
@@ -173,5 +177,5 @@ func (s Status) pods() int {
 
 // nothing: the node has no pod with egress, and no probe table.
 func (s Status) nothing() bool {
-	return len(s.Links)+len(s.Pods)+len(s.Missing)+len(s.Unrecorded) == 0 && s.Probe == nil
+	return len(s.Links)+len(s.Pods)+len(s.Missing)+len(s.Unrecorded)+len(s.Unread) == 0 && s.Probe == nil
 }

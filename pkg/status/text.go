@@ -43,6 +43,7 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 	}
 	writeList(&b, "missing, and not of one pod or link", s.Missing)
 	writeList(&b, "unrecorded: egress-ip's in the kernel, but of no recorded pod", s.Unrecorded)
+	writeList(&b, "could not be read", s.Unread)
 	_, err := w.Write(b.Bytes())
 	return err
 }
@@ -59,18 +60,24 @@ func (s Status) headline() string {
 	if s.Healthy {
 		return "healthy: " + found[0]
 	}
-	remedy := "run `egress-ip resync`"
+	remedy := "; run `egress-ip resync`"
+	if s.missing()+len(s.Unrecorded) == 0 {
+		remedy = "" // of what cannot be read nothing is repaired
+	}
 	if n := s.missing(); n > 0 {
 		found = append(found, fmt.Sprintf("%d missing", n))
 	}
 	if n := len(s.Unrecorded); n > 0 {
 		found = append(found, fmt.Sprintf("%d unrecorded", n))
 	}
+	if n := len(s.Unread); n > 0 {
+		found = append(found, fmt.Sprintf("%d not readable", n))
+	}
 	if n := s.linksNotUp(); n > 0 {
 		found = append(found, count(n, "link")+" not up")
-		remedy = "bring up what is not up, then run `egress-ip resync`"
+		remedy = "; bring up what is not up, then run `egress-ip resync`"
 	}
-	return "NOT healthy: " + strings.Join(found, ", ") + "; " + remedy
+	return "NOT healthy: " + strings.Join(found, ", ") + remedy
 }
 
 // count is "1 pod" or "2 pods".

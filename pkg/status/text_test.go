@@ -29,6 +29,8 @@ func TestHeadline(t *testing.T) {
 	require.Equal(t, "healthy: no pod is recorded", headline(t, status.Status{Probe: probe()}))
 	require.Equal(t, "NOT healthy: no pod is recorded, 2 unrecorded; run `egress-ip resync`",
 		headline(t, status.Status{Unrecorded: []string{"rule", "chain"}}))
+	require.Equal(t, "NOT healthy: no pod is recorded, 1 not readable",
+		headline(t, status.Status{Unread: []string{"table inet egress_ip: operation not permitted"}}))
 
 	many := whole()
 	second := enp7s0()

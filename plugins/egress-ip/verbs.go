@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -13,8 +14,11 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/node"
 )
 
+// add fails a plain pod, one without an annotation of egress-ip's, only for what is
+// wrong with the chain: a prevResult that does not parse, or CNI_NETNS. Whatever else
+// is wrong, an entry with a mistake or a kernel that cannot be read, is logged.
 func add(args *skel.CmdArgs) error {
-	c, r, err := config.Parse(args)
+	r, err := config.ParseRequest(args)
 	if err != nil {
 		return cniError(err)
 	}
@@ -24,27 +28,55 @@ func add(args *skel.CmdArgs) error {
 	} else if same {
 		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS %s is the node's own network namespace", args.Netns), "")
 	}
-	if config.MissesCapability(args.StdinData) && !r.Annotated() {
-		slog.Warn(`links are configured, but "capabilities": {"io.kubernetes.cri.pod-annotations": true} is missing, so no annotation arrives`)
+	if r.Annotated() {
+		err = addAnnotated(args, r)
+	} else if err := addPlain(args, r); err != nil {
+		slog.Warn("something is wrong with egress-ip; this pod is not annotated and starts all the same", "error", err)
+	}
+	if err != nil {
+		return cniError(err)
+	}
+	return types.PrintResult(r.PrevResult, r.CNIVersion)
+}
+
+func addAnnotated(args *skel.CmdArgs, r config.Request) error {
+	c, err := config.ParseEntry(args.StdinData)
+	if err != nil {
+		return err
+	}
+	if err := r.NamePod(args.Args); err != nil {
+		return err
 	}
 	n, err := node.Open()
 	if err != nil {
-		return cniError(err)
+		return err
 	}
 	defer n.Close()
-	if err := n.Attach(c, r); err != nil {
-		return cniError(err)
+	return n.Attach(c, r)
+}
+
+// addPlain goes on after an error, and returns all.
+func addPlain(args *skel.CmdArgs, r config.Request) error {
+	if config.MissesCapability(args.StdinData) {
+		slog.Warn(`links are configured, but "capabilities": {"io.kubernetes.cri.pod-annotations": true} is missing, so no annotation arrives`)
 	}
-	return types.PrintResult(r.PrevResult, c.CNIVersion)
+	c, invalid := config.ParseEntry(args.StdinData)
+	n, err := node.Open()
+	if err != nil {
+		return errors.Join(invalid, err)
+	}
+	defer n.Close()
+	displaced := n.Displace(r.PodAddresses)
+	if invalid != nil {
+		return errors.Join(invalid, displaced)
+	}
+	return errors.Join(displaced, n.EnsureProbe(c.Probe, r.PodAddresses))
 }
 
 func check(args *skel.CmdArgs) error {
-	_, r, err := config.Parse(args)
-	if err != nil {
+	r, err := config.ParseRequest(args)
+	if err != nil || !r.Annotated() {
 		return cniError(err)
-	}
-	if !r.Annotated() {
-		return nil
 	}
 	n, err := node.Open()
 	if err != nil {
@@ -87,7 +119,7 @@ func gc(args *skel.CmdArgs) error {
 // node NotReady, with all the pods that have nothing to do with egress-ip.
 func statusVerb(args *skel.CmdArgs) error {
 	if err := config.Validate(args.StdinData); err != nil {
-		slog.Warn("the configuration is not valid, so ADD fails", "error", err)
+		slog.Warn("the configuration is not valid, so annotated pods do not start", "error", err)
 	}
 	return nil
 }
