@@ -52,7 +52,10 @@ func (k *Kernel) dumpRoutes(f egress.Family, of routeQuery) ([]routeMessage, err
 		req.AddData(nl.NewRtAttr(unix.RTA_OIF, native(uint32(of.link))))
 	}
 	routes, err := parseRoutes(req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE))
-	return slices.DeleteFunc(routes, func(r routeMessage) bool { return r.clone || len(r.hops) == 0 }), err
+	return slices.DeleteFunc(routes, func(r routeMessage) bool {
+		// A kernel without IPv6 (ipv6.disable=1) answers with routes of IPv4.
+		return r.clone || len(r.hops) == 0 || r.hops[0].Family() != f
+	}), err
 }
 
 // routeRequest is one to be sent by the socket for routes. The library's own requests
