@@ -23,7 +23,10 @@ type Attachment struct {
 	MaskedMarks  uint32         `json:"maskedMarks,omitempty"`  // others' bits, beside kube-proxy's
 	ClusterCIDRs []netip.Prefix `json:"clusterCIDRs,omitempty"` // as configured, both families
 	Counters     bool           `json:"counters,omitempty"`     // what the flows send to their links is counted
-	Flows        []Flow         `json:"flows"`
+	// OwnNetworks: the flows leave with their link's own address (the link annotation
+	// alone), whichever it has, as long as that is in one of these. None: an address is named.
+	OwnNetworks []netip.Prefix `json:"ownNetworks,omitempty"`
+	Flows       []Flow         `json:"flows"`
 }
 
 // Flow is one pod address and where it leaves.

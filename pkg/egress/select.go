@@ -272,13 +272,12 @@ func (s selection) byLink() ([]Flow, error) {
 	return flows, nil
 }
 
-// own returns the address that the link itself leaves with, one a family.
+// own returns the addresses that the link itself leaves with, one an address family.
 func (s selection) own(link Link) map[Family]netip.Addr {
 	own := map[Family]netip.Addr{}
-	for _, a := range s.node.Addresses {
-		address := a.Network.Addr()
-		if _, have := own[FamilyOf(address)]; !have && a.Index == link.Index && a.Ordinary && !a.Ours {
-			own[FamilyOf(address)] = address
+	for _, f := range Families {
+		if address, ok := s.node.own(link.Index, f, nil); ok {
+			own[f] = address
 		}
 	}
 	return own

@@ -81,7 +81,7 @@ func (w Way) causes() []cause {
 	}
 	if !w.Stands {
 		c := cause{fmt.Sprintf("%s is not on %s (`ip address show %s`), so no answer comes back", w.Flow.Address, w.Flow.Link, w.Flow.Link), resync}
-		if !w.Flow.OwnsAddress {
+		if !w.Flow.OwnsAddress && len(w.OwnNetworks) == 0 {
 			c.remedy = "add it to the link, where it was before egress-ip used it"
 		}
 		causes = append(causes, c)

@@ -25,6 +25,9 @@ func (n *Node) repairConnections(v view, missing, surplus egress.State) error {
 	inside := map[egress.Family][]netip.Prefix{}
 	for _, a := range v.attached {
 		for _, f := range v.mine(a) {
+			if v.without[f.Pod] {
+				f.Address = netip.Addr{} // it has none: no connection's is right
+			}
 			if all || suspect[f.Pod] {
 				flows = append(flows, f)
 			}

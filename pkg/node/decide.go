@@ -110,6 +110,7 @@ func (n *Node) desire(c config.Config, r config.Request) (decision, []egress.Add
 		MaskedMarks:  masked,
 		ClusterCIDRs: c.ClusterCIDRs,
 		Counters:     c.Counters,
+		OwnNetworks:  egress.OwnNetworks(r, c, flows),
 		Flows:        flows,
 	}, main}, unchecked, nil
 }

@@ -44,7 +44,7 @@ func (v *view) changes() []string {
 	changes := prefixed("repaired ", v.faults)
 	for i, a := range v.attached {
 		if !slices.Equal(a.Flows, v.recorded[i].Flows) {
-			changes = append(changes, "recorded "+a.ContainerID+" anew: its link has another ifindex")
+			changes = append(changes, "recorded "+a.ContainerID+" again: its link has another ifindex, or another address")
 		}
 	}
 	changes = append(changes, prefixed("added ", v.named(v.missing.Lines()))...)
@@ -142,7 +142,7 @@ func (n *Node) recordAnew(v view) error {
 		if slices.Equal(a.Flows, before.Flows) {
 			continue
 		}
-		slog.Info("a link has another ifindex; its pods' egress is put up again", "container", a.ContainerID)
+		slog.Info("a link has another ifindex, or another address; its pods follow", "container", a.ContainerID)
 		if err := n.store.Put(a); err != nil {
 			return err
 		}

@@ -12,7 +12,8 @@ import (
 // what does.
 type view struct {
 	recorded  []egress.Attachment
-	attached  []egress.Attachment // recorded, on the links of today
+	attached  []egress.Attachment // recorded, on the links of today, and with their addresses
+	without   map[netip.Addr]bool // pod addresses whose link has no address of its own for them
 	owners    map[netip.Addr]egress.Owner
 	links     []egress.Link // that attachments are recorded on, as far as they are there
 	tables    []linkTable
@@ -93,10 +94,21 @@ func (n *Node) lookAtRecord(v *view) (err error) {
 		return err
 	}
 	v.attached = egress.Relocate(v.recorded, v.links)
+	if slices.ContainsFunc(v.attached, func(a egress.Attachment) bool { return len(a.OwnNetworks) > 0 }) {
+		addresses, err := n.kernel.Addresses()
+		if err != nil {
+			return err
+		}
+		v.attached, v.without = egress.Follow(v.attached, egress.Node{Links: v.links, Addresses: addresses})
+	}
 	if v.owners, err = n.store.Owners(v.attached); err != nil {
 		return err
 	}
 	v.want = egress.Needs(v.attached, v.mine)
+	// What has no source to leave with is not translated, and so not let out.
+	v.want.Elements = slices.DeleteFunc(v.want.Elements, func(e egress.Element) bool {
+		return v.without[e.Pod] && e.Set == egress.FamilyOf(e.Pod).SNAT()
+	})
 	return nil
 }
 
