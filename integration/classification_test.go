@@ -20,14 +20,18 @@ func TestClassification(t *testing.T) {
 	index := c.Node.Index(t, nettest.SecondLink)
 
 	for family, pod := range map[string]string{"-4": "10.244.1.5", "-6": "fd00:10:244::5"} {
+		cluster := "" // IPv6 looks no way back up
+		if family == "-4" {
+			cluster = "5999:\tfrom all to 10.244.0.0/16 goto 6001 proto kernel\n5999:\tfrom all to 10.96.0.0/12 goto 6001 proto kernel\n"
+		}
 		require.Contains(t, c.command(t, "ip", "-d", family, "rule"), fmt.Sprintf(`
 5998:	from all fwmark 0x1000000/0xf000000 lookup %[1]d proto kernel
 5999:	not from all fwmark 0/0xf000000 goto 6001 proto kernel
 5999:	from all iif lo goto 6001 proto kernel
-6000:	from %[2]s lookup %[1]d proto kernel
+%[3]s6000:	from %[2]s lookup %[1]d proto kernel
 6001:	from all nop proto kernel
 32766:	from all lookup main proto kernel
-`, 1000+index, pod))
+`, 1000+index, pod, cluster))
 	}
 
 	// nft prints what was made in one transaction in an order of its own.

@@ -46,7 +46,7 @@ func recordDisasters() []disaster {
 		}
 	}
 	allUnfinished := unfinished("attachments/stranger:eth0.json", "attachments/first:eth0.json", "tables/TABLE-4.json", "tables/9999-6.json",
-		"cluster.json", "probe.json", "src_valid_mark")
+		"cluster.json", "probe.json", "marked.json", "src_valid_mark")
 	return []disaster{
 		{name: "record without pods", silent: true, do: none("pods")},
 		{name: "record without shared", silent: true, do: none("shared")},

@@ -21,7 +21,11 @@ var derived = object{"clusterCIDRs": nil}
 // strict sets the reverse path filter; clearMark takes back what egress-ip does then.
 func strict(t *testing.T, c *cluster) { c.Node.Sysctl(t, "net.ipv4.conf.all.rp_filter", "1") }
 
-func clearMark(t *testing.T, c *cluster) { c.Node.Sysctl(t, "net.ipv4.conf.all.src_valid_mark", "0") }
+func clearMark(t *testing.T, c *cluster) {
+	for _, link := range c.srcValidMark(t) {
+		c.Node.Sysctl(t, "net.ipv4.conf."+link+".src_valid_mark", "0")
+	}
+}
 
 // run runs commands on the node. TABLE is the number of enp7s0's table, INDEX its
 // ifindex. A command with -FAMILY is for each of both.

@@ -3,6 +3,8 @@ package integration
 import (
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -31,10 +33,18 @@ func (f filters) set(t *testing.T, c *cluster, d *direct) {
 	}
 }
 
-// srcValidMark is what net.ipv4.conf.all.src_valid_mark is on the node.
-func (c *cluster) srcValidMark(t *testing.T) string {
+// srcValidMark returns the links of the node on which src_valid_mark is 1; "all" counts
+// for every link.
+func (c *cluster) srcValidMark(t *testing.T) []string {
 	t.Helper()
-	return strings.TrimSpace(c.command(t, "cat", "/proc/sys/net/ipv4/conf/all/src_valid_mark"))
+	var links []string
+	for line := range strings.Lines(c.command(t, "sh", "-ec", "cd /proc/sys/net/ipv4/conf; grep -H . */src_valid_mark")) {
+		link, value, _ := strings.Cut(strings.TrimSpace(line), "/src_valid_mark:")
+		if value == "1" {
+			links = append(links, link)
+		}
+	}
+	return links
 }
 
 // reversePaths are settings of the filter: of all's and the link's value the higher counts.
@@ -80,41 +90,54 @@ func TestReversePath(t *testing.T) {
 	}
 }
 
-// TestSrcValidMark: it is set for pods with an IPv4 egress address alone, whatever
-// the filter, by the first ADD that finds it unset; and what egress-ip has set goes
-// with the last pod.
+// TestSrcValidMark: it is set on the uplinks alone, for pods with an IPv4 egress address
+// alone, whatever the filter, by the first ADD that finds it unset; and what egress-ip has
+// set goes with the last pod.
 func TestSrcValidMark(t *testing.T) {
 	t.Parallel()
+	uplinks := []string{nettest.SecondLink, nettest.PrimaryLink}
 	for name, tt := range map[string]struct {
-		before, filter, annotated string
-		during, after             string
+		filter, annotated string
+		more              object
+		before            []string // where somebody else has set it
+		during            []string // beside before
 	}{
-		"strict":                  {"0", "1", egress4, "1", "0"},
-		"strict, both families":   {"0", "1", egress4 + "," + egress6, "1", "0"},
-		"strict, only IPv6":       {"0", "1", egress6, "0", "0"},
-		"strict, set by somebody": {"1", "1", egress4, "1", "1"},
-		"off":                     {"0", "0", egress4, "1", "0"},
-		"off, set by somebody":    {"1", "0", egress4, "1", "1"},
-		"loose":                   {"0", "2", egress4, "1", "0"},
+		"strict":                  {filter: "1", annotated: egress4, during: uplinks},
+		"strict, both families":   {filter: "1", annotated: egress4 + "," + egress6, during: uplinks},
+		"strict, only IPv6":       {filter: "1", annotated: egress6},
+		"strict, set by somebody": {filter: "1", annotated: egress4, before: []string{"all"}, during: uplinks},
+		"off":                     {filter: "0", annotated: egress4, during: uplinks},
+		"off, set by somebody":    {filter: "0", annotated: egress4, before: []string{nettest.PrimaryLink}, during: []string{nettest.SecondLink}},
+		"loose":                   {filter: "2", annotated: egress4, during: uplinks},
+		"no cluster networks":     {filter: "1", annotated: egress4, more: derived, during: uplinks},
+		// From there connections to annotated pods may come.
+		"a link without a default route": {filter: "1", annotated: egress4, during: []string{"other1", nettest.SecondLink, nettest.PrimaryLink}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
-			first := c.newDirect(t, "first", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
-			second := c.newDirect(t, "second", "10.244.1.6", "fd00:10:244::6", egressIP(nil))
-			plain := c.newDirect(t, "plain", "10.244.1.7", "fd00:10:244::7", egressIP(nil))
+			first := c.newDirect(t, "first", "10.244.1.5", "fd00:10:244::5", egressIP(tt.more))
+			second := c.newDirect(t, "second", "10.244.1.6", "fd00:10:244::6", egressIP(tt.more))
+			plain := c.newDirect(t, "plain", "10.244.1.7", "fd00:10:244::7", egressIP(tt.more))
+			if slices.Contains(tt.during, "other1") {
+				c.command(t, "ip", "link", "add", "other1", "up", "type", "bridge")
+				c.command(t, "ip", "address", "add", "172.30.0.1/24", "dev", "other1")
+			}
 			c.Node.Sysctl(t, "net.ipv4.conf.all.rp_filter", tt.filter)
-			c.Node.Sysctl(t, "net.ipv4.conf.all.src_valid_mark", tt.before)
+			for _, link := range tt.before {
+				c.Node.Sysctl(t, "net.ipv4.conf."+link+".src_valid_mark", "1")
+			}
+			during := slices.Concat(tt.before, tt.during)
 
 			plain.add(t, nil)
-			require.Equal(t, tt.before, c.srcValidMark(t))
+			require.ElementsMatch(t, tt.before, c.srcValidMark(t))
 			first.add(t, address(tt.annotated))
-			require.Equal(t, tt.during, c.srcValidMark(t))
-			if tt.before == "0" { // somebody puts it back
-				c.Node.Sysctl(t, "net.ipv4.conf.all.src_valid_mark", "0")
+			require.ElementsMatch(t, during, c.srcValidMark(t))
+			for _, link := range tt.during { // somebody puts it back
+				c.Node.Sysctl(t, "net.ipv4.conf."+link+".src_valid_mark", "0")
 			}
 			second.add(t, address(tt.annotated))
-			require.Equal(t, tt.during, c.srcValidMark(t))
+			require.ElementsMatch(t, during, c.srcValidMark(t))
 
 			leaks := watchLeaks(t, c, first, second)
 			for _, d := range []*direct{first, second} {
@@ -128,9 +151,75 @@ func TestSrcValidMark(t *testing.T) {
 
 			first.del(t)
 			first.del(t)
-			require.Equal(t, tt.during, c.srcValidMark(t))
+			require.ElementsMatch(t, during, c.srcValidMark(t))
 			second.del(t)
-			require.Equal(t, tt.after, c.srcValidMark(t))
+			require.ElementsMatch(t, tt.before, c.srcValidMark(t))
+			c.requireNoAttachment(t)
+		})
+	}
+}
+
+// TestSrcValidMarkOfLinks: it follows the links. One that comes later gets it from a resync;
+// one that is renamed gets it back under its new name; one that is gone is no error.
+func TestSrcValidMarkOfLinks(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
+	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+	for _, link := range []string{"other1", "other2"} {
+		c.command(t, "ip", "link", "add", link, "up", "type", "bridge")
+	}
+	c.command(t, "ip", "address", "add", "172.30.1.1/24", "dev", "other1")
+	d.add(t, address(egress4))
+	require.ElementsMatch(t, []string{"other1", nettest.PrimaryLink, nettest.SecondLink}, c.srcValidMark(t))
+
+	c.command(t, "ip", "address", "add", "172.30.2.1/24", "dev", "other2")
+	out, _ := c.status(t, 1)
+	require.Contains(t, out, "net.ipv4.conf.other2.src_valid_mark=1")
+	out, exit := c.egressIP(t, "resync")
+	require.Zero(t, exit)
+	require.Equal(t, "set net.ipv4.conf.other2.src_valid_mark to 1\n", out)
+	c.status(t, 0)
+
+	c.command(t, "ip", "link", "set", "other1", "name", "renamed1")
+	require.ElementsMatch(t, []string{"renamed1", "other2", nettest.PrimaryLink, nettest.SecondLink}, c.srcValidMark(t))
+	c.status(t, 0)
+	c.command(t, "ip", "link", "del", "other2")
+	c.status(t, 0)
+	d.del(t)
+	require.Empty(t, c.srcValidMark(t))
+	c.requireNoAttachment(t)
+}
+
+// TestSrcValidMarkOfEarlierVersion: an earlier version set it for all links of the node,
+// and recorded that; the next call that writes puts it back.
+func TestSrcValidMarkOfEarlierVersion(t *testing.T) {
+	t.Parallel()
+	for name, call := range map[string]func(t *testing.T, c *cluster, other, d *direct){
+		"ADD":    func(t *testing.T, _ *cluster, other, _ *direct) { other.add(t, address(egress4)) },
+		"DEL":    func(t *testing.T, _ *cluster, _, d *direct) { d.del(t) },
+		"resync": func(t *testing.T, c *cluster, _, _ *direct) { c.egressIP(t, "resync") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
+			d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+			other := c.newDirect(t, "other", "10.244.1.6", "fd00:10:244::6", egressIP(nil))
+			d.add(t, address(egress4))
+			// As it was written then.
+			require.NoError(t, os.Remove(filepath.Join(c.recordDir(t), "marked.json")))
+			for _, link := range c.srcValidMark(t) {
+				c.Node.Sysctl(t, "net.ipv4.conf."+link+".src_valid_mark", "0")
+			}
+			c.Node.Sysctl(t, "net.ipv4.conf.all.src_valid_mark", "1")
+			require.NoError(t, os.WriteFile(filepath.Join(c.recordDir(t), "src_valid_mark"), []byte(`"set by egress-ip; it was 0"`), 0o600))
+			c.status(t, 1)
+
+			call(t, c, other, d)
+			require.NotContains(t, c.srcValidMark(t), "all")
+			c.status(t, 0)
+			other.del(t)
+			d.del(t)
+			require.Empty(t, c.srcValidMark(t))
 			c.requireNoAttachment(t)
 		})
 	}

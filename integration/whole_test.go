@@ -25,7 +25,7 @@ func (c *cluster) whole(t *testing.T) string {
 	const next = "\n====\n"
 	parts := strings.Split(c.command(t, "sh", "-ec", strings.Join([]string{
 		"ip -d -4 rule", "ip -d -6 rule", "ip -d -4 route show table all", "ip -d -6 route show table all",
-		"ip -br address", "nft -s list ruleset", "cat /proc/sys/net/ipv4/conf/all/src_valid_mark",
+		"ip -br address", "nft -s list ruleset", "cd /proc/sys/net/ipv4/conf; grep -H . all/src_valid_mark e*/src_valid_mark",
 	}, "; echo; echo ====; ")), next)
 	require.Len(t, parts, 7)
 	named := c.named(t)

@@ -19,7 +19,7 @@ for family in -4 -6; do ip -d $family rule; ip -d $family route show table all; 
 ip -br address | sed -E 's/ (UP|DOWN) / /'
 nft -s list ruleset
 for family in ipv4 ipv6; do conntrack -L -f $family 2>/dev/null | grep -oE 'dst=(192.168.124.9|fd00:124::6)[^ ]*' || true; done
-cat /proc/sys/net/ipv4/conf/all/src_valid_mark
+grep . /proc/sys/net/ipv4/conf/[ae]*/src_valid_mark
 [ ! -e /etc/iproute2/rt_tables.d ] || find /etc/iproute2/rt_tables.d
 find /run /var/lib -type f -o -type s -o -type d -path '*egress*'
 cut -d ' ' -f 2 /proc/mounts | grep ^/run

@@ -120,10 +120,10 @@ func TestPrivileges(t *testing.T) {
 		}
 	}
 	require.Equal(t, map[string]core.HostPathType{
-		"/opt/cni/bin":   core.HostPathDirectoryOrCreate,
-		"/etc/cni/net.d": core.HostPathDirectoryOrCreate,
-		"/run/egress-ip": core.HostPathDirectoryOrCreate,
-		"/proc/sys/net/ipv4/conf/all/src_valid_mark": core.HostPathFile,
+		"/opt/cni/bin":            core.HostPathDirectoryOrCreate,
+		"/etc/cni/net.d":          core.HostPathDirectoryOrCreate,
+		"/run/egress-ip":          core.HostPathDirectoryOrCreate,
+		"/proc/sys/net/ipv4/conf": core.HostPathDirectory,
 	}, paths)
 }
 
@@ -145,7 +145,7 @@ func TestContainers(t *testing.T) {
 	}{
 		"install": {"install --watch --entry /config/entry.json", nil, []string{"/opt/cni/bin", "/etc/cni/net.d", "/config"}},
 		"resync": {"resync --watch", []core.Capability{"NET_ADMIN", "NET_RAW"},
-			[]string{"/run/egress-ip", "/host/proc/sys/net/ipv4/conf/all/src_valid_mark"}},
+			[]string{"/run/egress-ip", "/host/proc/sys/net/ipv4/conf"}},
 	} {
 		i := slices.IndexFunc(pod.Containers, func(c core.Container) bool { return c.Name == name })
 		require.GreaterOrEqual(t, i, 0, name)

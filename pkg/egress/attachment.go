@@ -56,10 +56,17 @@ func (f Flow) HostAddress() Address { return Address{Link: f.Index, Address: f.A
 // TableSpec returns what the flow says about its link's table.
 func (a Attachment) TableSpec(f Flow) TableSpec {
 	spec := TableSpec{Table: f.Table, Link: f.Link, Index: f.Index, Family: f.Family(), Gateway: f.Gateway}
+	spec.Cluster = a.clusterOf(f.Family())
+	return spec
+}
+
+// clusterOf returns the cluster networks of one address family that the configuration names.
+func (a Attachment) clusterOf(family Family) []netip.Prefix {
+	var cluster []netip.Prefix
 	for _, c := range a.ClusterCIDRs {
-		if FamilyOf(c.Addr()) == f.Family() {
-			spec.Cluster = append(spec.Cluster, c)
+		if FamilyOf(c.Addr()) == family {
+			cluster = append(cluster, c)
 		}
 	}
-	return spec
+	return cluster
 }

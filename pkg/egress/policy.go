@@ -2,6 +2,7 @@ package egress
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -36,6 +37,7 @@ func (r Rule) Policy() PolicyRule {
 	if r.From.IsValid() {
 		p.From = Host(r.From)
 	}
+	p.To, p.MinBits = r.To, r.MinBits
 	if r.Local {
 		p.In = "lo"
 	}
@@ -139,10 +141,10 @@ func (r PolicyRule) String() string {
 		b.WriteString(" to " + selector(r.To))
 	}
 	switch {
+	case r.Mask == math.MaxUint32:
+		fmt.Fprintf(&b, " fwmark %s", mark(r.Mark))
 	case r.Mask != 0 && r.Mark == 0:
 		fmt.Fprintf(&b, " fwmark 0/%#x", r.Mask)
-	case r.Mask == 0xffffffff:
-		fmt.Fprintf(&b, " fwmark %#x", r.Mark)
 	case r.Mask != 0:
 		fmt.Fprintf(&b, " fwmark %#x/%#x", r.Mark, r.Mask)
 	}
@@ -161,6 +163,14 @@ func (r PolicyRule) String() string {
 		fmt.Fprintf(&b, " suppress_prefixlength %d", r.MinBits-1)
 	}
 	return b.String()
+}
+
+// mark is a mark as `ip` prints it.
+func mark(m uint32) string {
+	if m == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%#x", m)
 }
 
 func selector(p netip.Prefix) string {

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,12 +13,14 @@ import (
 type Rule struct {
 	Priority   uint32
 	Family     Family
-	From       netip.Addr // zero: from all
-	Mark, Mask uint32     // Mask 0: any mark
-	Not        bool       // matches what the rest does not
-	Local      bool       // only packets that the node itself sends (iif lo)
+	From       netip.Addr   // zero: from all
+	To         netip.Prefix // zero: to all
+	Mark, Mask uint32       // Mask 0: any mark
+	Not        bool         // matches what the rest does not
+	Local      bool         // only packets that the node itself sends (iif lo)
 	Table      uint32
 	Specific   bool   // a default route of the table does not count
+	MinBits    int    // nor does one with a shorter prefix
 	Goto       uint32 // a priority
 	// StandIn is a copy that differs in naming the users whose packets it is for, all
 	// of them: it does the work of a rule that is being moved.
@@ -36,7 +39,12 @@ func (r Rule) String() string {
 	} else {
 		b.WriteString(" from all")
 	}
+	if r.To.IsValid() {
+		fmt.Fprintf(&b, " to %s", selector(r.To))
+	}
 	switch {
+	case r.Mask == math.MaxUint32:
+		fmt.Fprintf(&b, " fwmark %s", mark(r.Mark))
 	case r.Mask != 0 && r.Mark == 0:
 		fmt.Fprintf(&b, " fwmark 0/%#x", r.Mask)
 	case r.Mask != 0:
@@ -57,6 +65,9 @@ func (r Rule) String() string {
 	}
 	if r.Specific {
 		b.WriteString(" suppress_prefixlength 0")
+	}
+	if r.MinBits != 0 {
+		fmt.Fprintf(&b, " suppress_prefixlength %d", r.MinBits-1)
 	}
 	if r.StandIn {
 		b.WriteString(" uidrange 0-4294967294")
@@ -126,12 +137,43 @@ func Misplaced(want, have []Rule) []Rule {
 // end. The order is that in which they are to be added.
 func (a Attachment) SkipRules(family Family) []Rule {
 	at := PrioritiesAround(a.RulePriority)
-	return []Rule{
+	return append([]Rule{
 		{Priority: at.Behind, Family: family},
 		{Priority: at.Skip, Family: family, Mask: a.MarkMask, Not: true, Goto: at.Behind},
 		{Priority: at.Skip, Family: family, Local: true, Goto: at.Behind},
-	}
+	}, a.clusterRules(family)...)
 }
+
+// clusterRules let what has no mark pass behind the source rules if it is for the
+// cluster. Those are IPv4's look-ups of the way back: to the source of a packet, and
+// with its mark only where the link by which it came is an uplink (see [Uplinks]). A packet
+// of the cluster's own comes by any link. Where the configuration names no cluster
+// networks, they are whatever main leads to, and main itself is asked.
+func (a Attachment) clusterRules(family Family) []Rule {
+	if family != IPv4 {
+		return nil // it looks no way back up
+	}
+	at := PrioritiesAround(a.RulePriority)
+	named := a.clusterOf(family)
+	if len(named) == 0 {
+		return []Rule{{Priority: at.Skip, Family: family, Mask: math.MaxUint32, Table: MainTable, MinBits: shortestSpecific}}
+	}
+	var rules []Rule
+	for _, c := range named {
+		r := Rule{Priority: at.Skip, Family: family, Goto: at.Behind}
+		if c.Bits() > 0 {
+			r.To = c
+		}
+		if !slices.Contains(rules, r) {
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}
+
+// shortestSpecific is the length of the shortest prefix that says where something is:
+// what is shorter is a part of a default route (0.0.0.0/1 and 128.0.0.0/1, of a VPN).
+const shortestSpecific = 8
 
 // SourceRule is what a person sees of the flow, and what holds when the
 // nftables table is gone.

@@ -74,7 +74,7 @@ func TestNeedsMain(t *testing.T) {
 	for _, attachments := range [][]egress.Attachment{{derived, named}, {named, derived}} {
 		rules := egress.Needs(attachments, all).Rules
 		require.Contains(t, rules, main)
-		require.Len(t, rules, 7)
+		require.Len(t, rules, 9) // with those for the cluster's networks, of each configuration
 	}
 	require.NotContains(t, egress.Needs([]egress.Attachment{named}, all).Rules, main)
 	otherFamily := attachment(6000, "10.244.1.7", "fd00:10:244::/56")

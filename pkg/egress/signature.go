@@ -30,6 +30,7 @@ func Ours(rules []Rule, priorities []uint32) []Rule {
 func (r Rule) isAt(at Priorities) bool {
 	return r.Priority == at.Link && r.Mask != 0 && r.Table != 0 ||
 		r.Priority == at.Skip && r.Goto != 0 ||
+		r.Priority == at.Skip && r.Table == MainTable && r.MinBits == shortestSpecific ||
 		r.Priority == at.Source && r.From.IsValid() && r.Table != 0 ||
 		r == Rule{Priority: at.Behind, Family: r.Family}
 }

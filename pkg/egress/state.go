@@ -2,6 +2,7 @@ package egress
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 )
 
@@ -27,15 +28,11 @@ func Needs(attachments []Attachment, of func(Attachment) []Flow) State {
 	s := State{
 		Rules: make([]Rule, 0, flows+beside), Routes: make([]Route, 0, flows+beside), Elements: make([]Element, 0, elementsOfFlow*flows+beside),
 	}
-	type shared struct {
-		link Rule
-		main bool
-	}
-	known, addresses := map[shared]bool{}, map[Address]bool{}
+	known, addresses := map[Rule][]netip.Prefix{}, map[Address]bool{} // by a link's rule: the cluster networks beside it
 	for _, a := range attachments {
 		for _, f := range of(a) {
-			if r := (shared{a.LinkRule(f), len(a.MainRules(f)) > 0}); !known[r] {
-				known[r] = true
+			if cluster, ok := known[a.LinkRule(f)]; !ok || !slices.Equal(cluster, a.ClusterCIDRs) {
+				known[a.LinkRule(f)] = a.ClusterCIDRs
 				s.Rules = append(s.Rules, Missing(a.SharedRules(f), s.Rules)...)
 			}
 			s.Rules = append(s.Rules, a.SourceRule(f))

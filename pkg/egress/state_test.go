@@ -32,6 +32,8 @@ func TestNeeds(t *testing.T) {
 		"IPv4 rule 6001: from all nop",
 		"IPv4 rule 5999: not from all fwmark 0/0xf000000 goto 6001",
 		"IPv4 rule 5999: from all iif lo goto 6001",
+		"IPv4 rule 5999: from all to 10.244.0.0/16 goto 6001",
+		"IPv4 rule 5999: from all to 10.244.1.0/24 goto 6001",
 		"IPv4 rule 5998: from all fwmark 0x1000000/0xf000000 lookup 1134",
 		"IPv4 rule 6000: from 10.244.1.5 lookup 1134",
 		"IPv6 rule 6001: from all nop",
@@ -69,7 +71,7 @@ func TestNeeds(t *testing.T) {
 		}
 		return a.Flows[:1]
 	})
-	require.Len(t, one.Rules, 5)
+	require.Len(t, one.Rules, 7)
 	require.Len(t, one.Elements, 4)
 	require.Empty(t, egress.Needs(nil, all).Lines())
 }

@@ -448,6 +448,8 @@ func TestAttachment(t *testing.T) {
 		"6001: from all nop",
 		"5999: not from all fwmark 0/0xf000000 goto 6001",
 		"5999: from all iif lo goto 6001",
+		"5999: from all to 10.244.0.0/16 goto 6001",
+		"5999: from all to 10.96.0.0/12 goto 6001",
 		"5998: from all fwmark 0x1000000/0xf000000 lookup 1134",
 		"6000: from 10.244.1.5 lookup 1134",
 	}, texts(a.Rules(f)))

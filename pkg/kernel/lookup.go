@@ -47,8 +47,17 @@ func (k *Kernel) Lookup(p egress.Packet) (egress.Answer, error) {
 }
 
 // lookup asks for the route of a packet, or, with RTM_F_FIB_MATCH, for the one of a
-// table that it takes.
+// table that it takes, of which the first hop counts.
 func (k *Kernel) lookup(to netip.Addr, flags uint32, attributes ...*nl.RtAttr) (egress.Answer, error) {
+	hops, refusal, err := k.hopsTo(to, flags, attributes...)
+	if err != nil || refusal != 0 {
+		return egress.Answer{Refusal: refusal}, err
+	}
+	hops[0].From = netip.Prefix{} // the packet's, as asked
+	return egress.Answer{Route: hops[0]}, nil
+}
+
+func (k *Kernel) hopsTo(to netip.Addr, flags uint32, attributes ...*nl.RtAttr) ([]egress.Route, egress.Refusal, error) {
 	req := k.routeRequest(unix.RTM_GETROUTE, 0)
 	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(familyOf(to)), Dst_len: uint8(to.BitLen()), Flags: flags}}
 	if to.Is4() {
@@ -65,18 +74,17 @@ func (k *Kernel) lookup(to netip.Addr, flags uint32, attributes ...*nl.RtAttr) (
 	found, err := parseRoutes(req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE))
 	var errno unix.Errno
 	if errors.As(err, &errno) && refusals[errno] != 0 {
-		return egress.Answer{Refusal: refusals[errno]}, nil
+		return nil, refusals[errno], nil
 	}
 	if err != nil {
-		return egress.Answer{}, fmt.Errorf("look up the route to %s: %w", to, err)
+		return nil, 0, fmt.Errorf("look up the route to %s: %w", to, err)
 	}
 	for _, r := range found {
 		if len(r.hops) > 0 {
-			r.hops[0].From = netip.Prefix{} // the packet's, as asked
-			return egress.Answer{Route: r.hops[0]}, nil
+			return r.hops, 0, nil
 		}
 	}
-	return egress.Answer{}, fmt.Errorf("look up the route to %s: the answer is not one that egress-ip can read (an encapsulation?)", to)
+	return nil, 0, fmt.Errorf("look up the route to %s: the answer is not one that egress-ip can read (an encapsulation?)", to)
 }
 
 // LinkTo returns the name of the link by which the node reaches a pod of its own;
@@ -88,6 +96,22 @@ func (k *Kernel) LinkTo(pod netip.Addr) (name string, ok bool, err error) {
 	}
 	name, err = k.Name(answer.Link)
 	return name, err == nil, err
+}
+
+// DefaultLinks returns the indexes of the links by which the node reaches an address, as
+// those of its default route. They are none where a route refuses it.
+func (k *Kernel) DefaultLinks(to netip.Addr) ([]int, error) {
+	hops, _, err := k.hopsTo(to, unix.RTM_F_FIB_MATCH)
+	if err != nil {
+		return nil, err
+	}
+	var links []int
+	for _, hop := range hops {
+		if hop.Type == egress.Unicast {
+			links = append(links, hop.Link)
+		}
+	}
+	return links, nil
 }
 
 // AllRules returns every rule of a family, in the kernel's order.

@@ -112,6 +112,9 @@ func fromRule(r egress.Rule) *netlink.Rule {
 	if r.From.IsValid() {
 		rule.Src = fromPrefix(egress.Host(r.From))
 	}
+	if r.To.IsValid() {
+		rule.Dst = fromPrefix(r.To)
+	}
 	if r.Mask != 0 {
 		rule.Mark, rule.Mask = r.Mark, &r.Mask
 	}
@@ -120,6 +123,9 @@ func fromRule(r egress.Rule) *netlink.Rule {
 	}
 	if r.Specific {
 		rule.SuppressPrefixlen = 0
+	}
+	if r.MinBits != 0 {
+		rule.SuppressPrefixlen = r.MinBits - 1
 	}
 	if r.StandIn {
 		rule.UIDRange = netlink.NewRuleUIDRange(0, math.MaxUint32-1)
@@ -140,6 +146,10 @@ func toRule(f egress.Family, r netlink.Rule) egress.Rule {
 	}
 	if from, ok := toPrefix(r.Src); ok && from.IsSingleIP() {
 		rule.From = from.Addr()
+	}
+	rule.To, _ = toPrefix(r.Dst)
+	if r.SuppressPrefixlen > 0 {
+		rule.MinBits = r.SuppressPrefixlen + 1
 	}
 	if r.Mask != nil {
 		rule.Mask = *r.Mask

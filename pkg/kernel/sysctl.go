@@ -4,42 +4,49 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// srcValidMark shows the process's own network namespace, as all of /proc/sys/net does.
-const srcValidMark = "/proc/sys/net/ipv4/conf/all/src_valid_mark"
+// AllLinks is the name below which a sysctl counts for every link of the node.
+const AllLinks = "all"
+
+// conf has a directory of sysctls for each link, those of the process's own network
+// namespace, as all of /proc/sys/net does.
+const conf = "/proc/sys/net/ipv4/conf"
 
 // In a container all of /proc/sys is read-only, whatever its capabilities, and a
-// runtime mounts nothing into it. So the DaemonSet has that one file of the node's
+// runtime mounts nothing into it. So the DaemonSet has that directory of the node's
 // mounted here, where it is the same to a pod in the node's network namespace.
-const mountedSrcValidMark = "/host" + srcValidMark
+const mountedConf = "/host" + conf
 
-// SrcValidMark reports whether the reverse path is looked up with the packet's mark.
-func SrcValidMark() (bool, error) {
-	value, err := readSysctl(srcValidMark)
+// SrcValidMark reports whether the way back of packets that come by a link is looked up
+// with their mark. It is not for a link that does not exist.
+func SrcValidMark(link string) (bool, error) {
+	value, err := readSysctl(srcValidMark(conf, link))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
 	return value == "1", err
 }
 
-// SetSrcValidMark says whether it is to be.
-func SetSrcValidMark(on bool) error {
+// SetSrcValidMark says whether it is to be; a link that does not exist needs nothing.
+func SetSrcValidMark(link string, on bool) error {
 	value := "0"
 	if on {
 		value = "1"
 	}
-	err := writeSysctl(srcValidMark, value)
-	if errors.Is(err, unix.EROFS) && writeSysctl(mountedSrcValidMark, value) == nil {
+	err := os.WriteFile(srcValidMark(conf, link), []byte(value), 0)
+	if errors.Is(err, unix.EROFS) && os.WriteFile(srcValidMark(mountedConf, link), []byte(value), 0) == nil {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("set net.ipv4.conf.all.src_valid_mark to %s: %w", value, err)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("set net.ipv4.conf.%s.src_valid_mark to %s: %w", link, value, err)
 	}
 	return nil
 }
-
-func writeSysctl(path, value string) error { return os.WriteFile(path, []byte(value), 0) }
 
 func readSysctl(path string) (string, error) {
 	data, err := os.ReadFile(path)
@@ -48,3 +55,5 @@ func readSysctl(path string) (string, error) {
 	}
 	return strings.TrimSpace(string(data)), nil
 }
+
+func srcValidMark(conf, link string) string { return filepath.Join(conf, link, "src_valid_mark") }

@@ -39,6 +39,13 @@ func (n *Node) Cleanup(force bool) ([]string, error) {
 	if v.probe.have.Stands() && !v.probe.foreign {
 		lines = append(lines, "removed table ip6 egress_ip_probe")
 	}
+	marked, err := n.markedLinks()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range marked {
+		lines = append(lines, fmt.Sprintf("set net.ipv4.conf.%s.src_valid_mark back to 0", l.Name))
+	}
 	if n.store.HasSrcValidMark() {
 		lines = append(lines, "set net.ipv4.conf.all.src_valid_mark back to 0")
 	}

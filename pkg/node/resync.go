@@ -65,8 +65,11 @@ func (v *view) changes() []string {
 	if v.recluster {
 		changes = append(changes, "recorded the cluster networks")
 	}
-	if v.srcValidMark {
-		changes = append(changes, "set net.ipv4.conf.all.src_valid_mark to 1")
+	for _, l := range v.unmarked {
+		changes = append(changes, fmt.Sprintf("set net.ipv4.conf.%s.src_valid_mark to 1", l.Name))
+	}
+	if v.forAllLinks {
+		changes = append(changes, "set net.ipv4.conf.all.src_valid_mark back to 0")
 	}
 	if names.Stale(v.tableNames()) {
 		changes = append(changes, "named the routing tables for iproute2")
@@ -115,8 +118,8 @@ func (n *Node) repair(v view) error {
 		n.repairRoutes(v),
 		n.repairAddresses(missing.Addresses),
 	}
-	if v.srcValidMark {
-		errs = append(errs, n.setSrcValidMark())
+	if len(v.unmarked) > 0 || v.forAllLinks {
+		errs = append(errs, n.setSrcValidMark(v.unmarked))
 	}
 	errs = append(errs,
 		n.repairRules(missing.Rules, v.misplaced),

@@ -79,6 +79,7 @@ func (n *Node) lookAtAllAddresses(v *view) error {
 	if err != nil {
 		return err
 	}
+	v.addresses = all
 	standing := addressesOf(all)
 	ours := map[egress.Address]bool{}
 	for _, a := range v.recorded { // also where they stood before
@@ -111,14 +112,9 @@ func (n *Node) lookAtAllAddresses(v *view) error {
 	return nil
 }
 
+// lookAtSrcValidMark comes behind lookAtAllAddresses.
 func (n *Node) lookAtSrcValidMark(v *view) (err error) {
-	for _, a := range v.attached {
-		if v.srcValidMark, err = needsSrcValidMark(a); err != nil || v.srcValidMark {
-			return err
-		}
-		if slices.ContainsFunc(a.Flows, func(f egress.Flow) bool { return f.Family() == egress.IPv4 }) {
-			return nil
-		}
-	}
-	return nil
+	v.forAllLinks = n.store.HasSrcValidMark()
+	v.unmarked, err = n.unmarkedUplinks(v.attached, v.addresses)
+	return err
 }

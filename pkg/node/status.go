@@ -49,8 +49,11 @@ func (v *view) status() status.Status {
 			s.Missing = append(s.Missing, fault)
 		}
 	}
-	if v.srcValidMark {
-		s.Missing = append(s.Missing, "net.ipv4.conf.all.src_valid_mark=1")
+	for _, l := range v.unmarked {
+		s.Missing = append(s.Missing, fmt.Sprintf("net.ipv4.conf.%s.src_valid_mark=1", l.Name))
+	}
+	if v.forAllLinks {
+		s.Unrecorded = append(s.Unrecorded, "net.ipv4.conf.all.src_valid_mark=1")
 	}
 	for _, err := range v.unread {
 		s.Unread = append(s.Unread, err.Error())

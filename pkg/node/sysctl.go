@@ -1,49 +1,121 @@
 package node
 
 import (
+	"errors"
 	"slices"
+	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/egress-ip/egress-ip/pkg/kernel"
+	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
-// ensureSrcValidMark lets the reverse path filter see marks, for two reasons. As
-// soon as there is a rule of anybody's, the kernel looks the way back of each IPv4
-// packet up, filter or not (fib_validate_source in net/ipv4/fib_frontend.c); without
-// its mark that look-up walks the list of source rules. And a strict filter would
-// find the egress link for an inbound connection to an annotated pod, and drop what
-// came in by another. IPv6 has no such look-up.
+// unmarkedUplinks returns the uplinks of attachments on which the reverse path filter does
+// not see marks; [egress.Uplinks] says why it has to. As soon as there is a rule of
+// anybody's, the kernel looks the way back of each IPv4 packet up, filter or not
+// (fib_validate_source in net/ipv4/fib_frontend.c). IPv6 has no such look-up.
+func (n *Node) unmarkedUplinks(attachments []egress.Attachment, addresses []egress.LinkAddress) ([]record.MarkedLink, error) {
+	if len(egress.Uplinks(attachments, nil, nil)) == 0 {
+		return nil, nil // no flow of IPv4
+	}
+	byDefault, err := n.kernel.DefaultLinks(outside[egress.IPv4])
+	if err != nil {
+		return nil, err
+	}
+	links, err := n.kernel.Links(nil, egress.Uplinks(attachments, addresses, byDefault))
+	if err != nil {
+		return nil, err
+	}
+	var unmarked []record.MarkedLink
+	for _, l := range links {
+		marked, err := kernel.SrcValidMark(l.Name)
+		if err != nil {
+			return nil, err
+		}
+		if !marked {
+			unmarked = append(unmarked, record.MarkedLink{Index: l.Index, Name: l.Name})
+		}
+	}
+	return unmarked, nil
+}
+
+// ensureSrcValidMark sets the sysctl on the uplinks of an attachment.
 func (n *Node) ensureSrcValidMark(a egress.Attachment) error {
-	needed, err := needsSrcValidMark(a)
-	if err != nil || !needed {
+	addresses, err := n.kernel.Addresses()
+	if err != nil {
 		return err
 	}
-	return n.setSrcValidMark()
-}
-
-// needsSrcValidMark reports whether the sysctl is to be set, and is not.
-func needsSrcValidMark(a egress.Attachment) (bool, error) {
-	if !slices.ContainsFunc(a.Flows, func(f egress.Flow) bool { return f.Family() == egress.IPv4 }) {
-		return false, nil
-	}
-	set, err := kernel.SrcValidMark()
-	return !set, err
-}
-
-func (n *Node) setSrcValidMark() error {
-	if err := n.store.PutSrcValidMark(); err != nil {
+	unmarked, err := n.unmarkedUplinks([]egress.Attachment{a}, addresses)
+	if err != nil {
 		return err
 	}
-	return kernel.SetSrcValidMark(true)
+	return n.setSrcValidMark(unmarked)
 }
 
-// resetSrcValidMark puts back what ensureSrcValidMark has changed.
-func (n *Node) resetSrcValidMark() error {
+func (n *Node) setSrcValidMark(links []record.MarkedLink) error {
+	if len(links) > 0 {
+		before, err := n.markedLinks()
+		if err != nil {
+			return err
+		}
+		all := append(egress.Missing(before, links), links...)
+		slices.SortFunc(all, func(a, b record.MarkedLink) int { return strings.Compare(a.Name, b.Name) })
+		if err := n.store.PutMarkedLinks(all); err != nil {
+			return err
+		}
+	}
+	for _, l := range links {
+		if err := kernel.SetSrcValidMark(l.Name, true); err != nil {
+			return err
+		}
+	}
+	return n.resetForAllLinks()
+}
+
+// resetForAllLinks puts back what versions have changed that set the sysctl for every link
+// of the node.
+func (n *Node) resetForAllLinks() error {
 	if !n.store.HasSrcValidMark() {
 		return nil
 	}
-	if err := kernel.SetSrcValidMark(false); err != nil {
+	if err := kernel.SetSrcValidMark(kernel.AllLinks, false); err != nil {
 		return err
 	}
 	return n.store.RemoveSrcValidMark()
+}
+
+// resetSrcValidMark puts back what egress-ip has changed, on links that still exist, by
+// whatever name.
+func (n *Node) resetSrcValidMark() error {
+	links, err := n.markedLinks()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, kernel.SetSrcValidMark(l.Name, false))
+	}
+	if err := errors.Join(append(errs, n.resetForAllLinks())...); err != nil {
+		return err
+	}
+	return n.store.RemoveMarkedLinks()
+}
+
+// markedLinks returns those of the recorded links that exist, by their names of today.
+func (n *Node) markedLinks() ([]record.MarkedLink, error) {
+	recorded, err := n.store.MarkedLinks()
+	if err != nil {
+		return nil, err
+	}
+	var marked []record.MarkedLink
+	for _, l := range recorded {
+		links, err := n.kernel.Links(nil, []int{l.Index})
+		if err != nil {
+			return nil, err
+		}
+		for _, now := range links {
+			marked = append(marked, record.MarkedLink{Index: now.Index, Name: now.Name})
+		}
+	}
+	return marked, nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/egress-ip/egress-ip/pkg/kernel"
+	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
 // view is a node at one moment: what is recorded, what is to stand for that, and
@@ -23,14 +24,16 @@ type view struct {
 	faults    []string       // of the record itself
 
 	want, have       egress.State
-	missing, surplus egress.State // their differences
+	missing, surplus egress.State         // their differences
+	addresses        []egress.LinkAddress // of all links
 	counters         map[netip.Addr]kernel.Counter
 	unread           []error          // parts of the node that could not be read; nothing is wanted of them, nor there
 	misplaced        []egress.Rule    // of those that stand
 	absent           []egress.Address // that the links should have of their own
 
-	probe        probeView
-	srcValidMark bool // to be set
+	probe       probeView
+	unmarked    []record.MarkedLink // whose src_valid_mark is to be set
+	forAllLinks bool                // it is set for all links, by an earlier version
 }
 
 // linkTable is one family of a link's table as it is to be.

@@ -8,7 +8,8 @@
 //	tables/TABLE-FAMILY.json           an egress.Table
 //	cluster.json                       the networks in the cluster sets
 //	probe.json                         a [Probe]; it stays when pods go
-//	src_valid_mark                     there if egress-ip has set that sysctl
+//	marked.json                        links of which egress-ip has set the sysctl src_valid_mark
+//	src_valid_mark                     exists if an earlier version has set it for all links
 //
 // The folders beside attachments make each question of ADD and DEL (who has this
 // address? does anyone else need this table?) one look, however many pods there

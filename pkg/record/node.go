@@ -106,21 +106,40 @@ func (s Store) RemoveProbe() error {
 	return err
 }
 
-// srcValidMark is there while egress-ip is why net.ipv4.conf.all.src_valid_mark is 1.
-const srcValidMark = "src_valid_mark"
-
-// PutSrcValidMark records that egress-ip is about to set the sysctl.
-func (s Store) PutSrcValidMark() error {
-	return write(filepath.Join(s.dir, srcValidMark), "set by egress-ip; it was 0")
+// MarkedLink is a link of which egress-ip has set the sysctl src_valid_mark, which was 0.
+type MarkedLink struct {
+	Index int    `json:"ifindex"`
+	Name  string `json:"name"` // when it was set
 }
 
-// HasSrcValidMark reports whether egress-ip has set the sysctl.
+const markedFile = "marked.json"
+
+// MarkedLinks returns the links of which egress-ip has set src_valid_mark.
+func (s Store) MarkedLinks() (links []MarkedLink, err error) {
+	if err := read(filepath.Join(s.dir, markedFile), &links); err != nil && !absent(err) {
+		return nil, err
+	}
+	return links, nil
+}
+
+// PutMarkedLinks records the links of which egress-ip has set src_valid_mark, or is about to.
+func (s Store) PutMarkedLinks(links []MarkedLink) error {
+	return write(filepath.Join(s.dir, markedFile), links)
+}
+
+// RemoveMarkedLinks forgets them.
+func (s Store) RemoveMarkedLinks() error { return remove(filepath.Join(s.dir, markedFile)) }
+
+// srcValidMark exists where a version that set net.ipv4.conf.all.src_valid_mark has done so.
+const srcValidMark = "src_valid_mark"
+
+// HasSrcValidMark reports whether egress-ip has set the sysctl for every link of the node.
 func (s Store) HasSrcValidMark() bool {
 	_, err := os.Lstat(filepath.Join(s.dir, srcValidMark))
 	return err == nil
 }
 
-// RemoveSrcValidMark forgets that egress-ip has set the sysctl.
+// RemoveSrcValidMark forgets that egress-ip has set the sysctl for every link of the node.
 func (s Store) RemoveSrcValidMark() error {
 	return remove(filepath.Join(s.dir, srcValidMark))
 }

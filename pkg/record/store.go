@@ -111,7 +111,7 @@ func (s Store) Prune() {
 		}
 	}
 	// What was being written of the node when its call was killed.
-	for _, file := range []string{clusterFile, probeFile, srcValidMark} {
+	for _, file := range []string{clusterFile, probeFile, markedFile, srcValidMark} {
 		_ = unix.Unlink(filepath.Join(s.dir, file+unfinished))
 	}
 	_ = unix.Rmdir(s.dir) // fails while anything of the node is recorded
