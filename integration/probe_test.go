@@ -3,6 +3,9 @@ package integration
 import (
 	"encoding/binary"
 	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +92,8 @@ table ip6 egress_ip_probe {
 
 	chain postrouting {
 		type filter hook postrouting priority raw; policy accept;
+		ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc tcp flags syn / syn,ack return
+		ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc ct direction original return
 		oifname "eth0" ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc ip6 daddr set fe80::1234:5678:9abc counter
 	}
 }
@@ -122,6 +127,117 @@ func TestProbeForgedByPod(t *testing.T) {
 	_, err = d.AskFrom("tcp", forged, "[fd00:10:244::6]:8080")
 	require.Error(t, err)
 	require.Zero(t, arrived.Count(func(p nettest.Packet) bool { return p.DstPort == nettest.WhoAmIPort }))
+}
+
+// TestProbeAddressOpenedByPod: what a pod itself opens to the address that it sees probes
+// come from does not reach the router, which has the link-local address behind it: TCP,
+// UDP and ping, whether or not conntrack tracks it.
+func TestProbeAddressOpenedByPod(t *testing.T) {
+	t.Parallel()
+	c, d := newProbed(t, egressIP(nil))
+	d.add(t, nil)
+	c.Router.ServeWhoAmI(t, nettest.WhoAmIPort)
+	_, err := c.probe(t, probedPod)
+	require.NoError(t, err)
+
+	// What comes to the router for the probe's address, from whom and for what.
+	arrived := c.Router.Capture(t, nettest.RouterPrimaryLink)
+	fromPod := func(to string, protocol uint8) int {
+		return arrived.Count(func(p nettest.Packet) bool {
+			return !p.Outgoing && p.Dst.String() == to && p.Src.String() == probedPod && p.Protocol == protocol &&
+				(p.DstPort == nettest.WhoAmIPort || p.ICMPType == echoRequest6)
+		})
+	}
+	ping := exec.Command("ping", "-c", "1", "-W", "1", probeTranslated)
+	require.Error(t, d.Run(ping))
+	for network, protocol := range map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP} {
+		_, err := d.Ask(network, "["+probeTranslated+"]:8080")
+		require.Error(t, err, network)
+		_, err = c.Node.Ask(network, "["+probeTranslated+"]:8080")
+		require.Error(t, err, network)
+		require.Zero(t, fromPod(probeSource, protocol), network)
+		require.NotZero(t, fromPod(probeTranslated, protocol), "%s: nothing has been sent", network)
+	}
+	require.Zero(t, fromPod(probeSource, unix.IPPROTO_ICMPV6))
+	require.NotZero(t, fromPod(probeTranslated, unix.IPPROTO_ICMPV6))
+
+	// Nor a connection of TCP that the pod prepares with a packet which says that the
+	// other side opens it. What the router answers it never gets.
+	c.on(t, d.Namespace, "nft", "add table ip6 deaf; add chain ip6 deaf input { type filter hook input priority 0; }; add rule ip6 deaf input ip6 saddr "+probeTranslated+" drop")
+	pod := netip.AddrPortFrom(netip.MustParseAddr(probedPod), 40000)
+	prober := netip.AddrPortFrom(netip.MustParseAddr(probeTranslated), nettest.WhoAmIPort)
+	before := fromPod(probeTranslated, unix.IPPROTO_TCP)
+	d.sendSYN(t, prober, pod)
+	d.sendSYN(t, pod, prober)
+	require.Eventually(t, func() bool { return fromPod(probeTranslated, unix.IPPROTO_TCP) > before }, waitFor, tick)
+	require.Zero(t, fromPod(probeSource, unix.IPPROTO_TCP))
+	c.on(t, d.Namespace, "nft", "delete table ip6 deaf")
+
+	// Where somebody has conntrack not track IPv6, probes are answered as before, and a
+	// connection of TCP is still no answer.
+	c.command(t, "nft", "add table ip6 untracked; add chain ip6 untracked in { type filter hook prerouting priority -310; }; add rule ip6 untracked in notrack;"+
+		"add chain ip6 untracked out { type filter hook output priority -310; }; add rule ip6 untracked out notrack")
+	for _, to := range []string{probedPod, nettest.PrimaryIPv6} {
+		_, err := c.probe(t, to)
+		require.NoError(t, err)
+	}
+	_, err = d.Ask("tcp", "["+probeTranslated+"]:8080")
+	require.Error(t, err)
+	require.Zero(t, fromPod(probeSource, unix.IPPROTO_TCP))
+}
+
+const echoRequest6 = 128
+
+// sendSYN sends the first segment of a connection of TCP to the node, by the pod's link,
+// whosever addresses these are.
+func (d *direct) sendSYN(t *testing.T, from, to netip.AddrPort) {
+	t.Helper()
+	const window = 64240
+	segment := binary.BigEndian.AppendUint16(nil, from.Port())
+	segment = binary.BigEndian.AppendUint16(segment, to.Port())
+	segment = append(segment, 0, 0, 0, 1, 0, 0, 0, 0, 5<<4, 0x02)
+	segment = binary.BigEndian.AppendUint16(segment, window)
+	segment = append(segment, 0, 0, 0, 0)
+	// RFC 8200 section 8.1: the checksum is also over addresses, length and protocol.
+	sum := uint32(len(segment)) + unix.IPPROTO_TCP
+	for _, b := range [][]byte{from.Addr().AsSlice(), to.Addr().AsSlice(), segment} {
+		for i := 0; i < len(b); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(b[i:]))
+		}
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(segment[16:], ^uint16(sum))
+	packet := []byte{6 << 4, 0, 0, 0, 0, byte(len(segment)), unix.IPPROTO_TCP, 64}
+	packet = slices.Concat(packet, from.Addr().AsSlice(), to.Addr().AsSlice(), segment)
+
+	at := &unix.SockaddrLinklayer{Protocol: 0xdd86, Ifindex: d.Index(t, "eth0"), Halen: 6} // ETH_P_IPV6, big-endian
+	copy(at.Addr[:], d.cluster.Node.Link(t, d.HostLink).Attrs().HardwareAddr)
+	var err error
+	d.Do(t, func() {
+		var s int
+		if s, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return
+		}
+		defer unix.Close(s)
+		err = unix.Sendto(s, packet, 0, at)
+	})
+	require.NoError(t, err)
+}
+
+// TestProbeRefused: also a reset, and an answer in fragments, of the pod and of the node,
+// reach who probes.
+func TestProbeRefused(t *testing.T) {
+	t.Parallel()
+	c, d := newProbed(t, egressIP(nil))
+	d.add(t, nil)
+	from := netip.MustParseAddr(probeSource).WithZone(nettest.RouterPrimaryLink)
+	for _, to := range []string{probedPod, nettest.PrimaryIPv6} {
+		_, err := c.Router.AskFrom("tcp", from, "["+to+"]:9")
+		require.ErrorIs(t, err, unix.ECONNREFUSED, to)
+		c.on(t, c.Router, "ping", "-c", "1", "-W", "2", "-s", "4000", "-I", probeSource, "-I", nettest.RouterPrimaryLink, to)
+	}
 }
 
 // TestProbeNeighbourDiscovery: the router that has the probe's address is still
@@ -201,6 +317,21 @@ func TestProbeWrites(t *testing.T) {
 	d.add(t, nil)
 	require.Equal(t, table, c.command(t, "nft", "-s", "list", "table", "ip6", "egress_ip_probe"))
 	require.Equal(t, empty+4, generation())
+
+	// The table of an earlier version is replaced.
+	earlier := ""
+	for _, link := range []string{"eth0", "uplink1"} {
+		earlier += "add rule ip6 egress_ip_probe postrouting oifname " + link + " ip6 daddr 2001:db8:77::77 ip6 daddr set fe80::77 counter;"
+	}
+	for name, replace := range map[string]func(){
+		"ADD":    func() { d.add(t, nil) },
+		"resync": func() { c.command(t, filepath.Join(bin, "egress-ip"), "resync") },
+	} {
+		c.command(t, "nft", "flush chain ip6 egress_ip_probe postrouting;"+earlier)
+		require.NotEqual(t, table, c.command(t, "nft", "-s", "list", "table", "ip6", "egress_ip_probe"))
+		replace()
+		require.Equal(t, table, c.command(t, "nft", "-s", "list", "table", "ip6", "egress_ip_probe"), name)
+	}
 }
 
 // TestProbeMode: when a table is put up.

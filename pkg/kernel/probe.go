@@ -70,9 +70,33 @@ func probePreroutingRules(p egress.Probe) [][]expr.Any {
 	return rules
 }
 
-// probePostroutingRules returns the rules for packets that go out.
+// probePostroutingRules returns the rules for packets that go out: answers to probes
+// are translated, and nothing that a pod opens itself, or the router's link-local
+// services would be there for every pod. The connection says which is which: it was
+// tracked, behind prerouting, with the probe as its first packet. What conntrack does not
+// know, a late reset or what somebody has it not track, opens nothing, but for TCP's
+// first segment, which is never an answer. That rule also holds against a pod that has
+// forged a packet of the other side's, as if that had opened the connection.
 func probePostroutingRules(p egress.Probe) [][]expr.Any {
-	var rules [][]expr.Any
+	const flags, syn, ack = 13, 0x02, 0x10 // RFC 9293
+	toTranslated := []expr.Any{ip6Dest(), equals(p.Translated.AsSlice())}
+	rules := [][]expr.Any{
+		// ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc tcp flags syn / syn,ack return
+		slices.Concat(toTranslated, []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
+			equals([]byte{unix.IPPROTO_TCP}),
+			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: flags, Len: 1},
+			&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 1, Mask: []byte{syn | ack}, Xor: []byte{0}},
+			equals([]byte{syn}),
+			verdict(expr.VerdictReturn),
+		}),
+		// ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc ct direction original return
+		slices.Concat(toTranslated, []expr.Any{
+			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1},
+			equals([]byte{0}), // IP_CT_DIR_ORIGINAL
+			verdict(expr.VerdictReturn),
+		}),
+	}
 	for _, link := range p.Links {
 		rules = append(rules,
 			// oifname "eth0" ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc ip6 daddr set fe80::1234:5678:9abc counter
