@@ -71,7 +71,7 @@ func (k *Kernel) hopsTo(to netip.Addr, flags uint32, attributes ...*nl.RtAttr) (
 		}
 		req.AddData(a)
 	}
-	found, err := parseRoutes(req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE))
+	found, err := k.parseRoutes(req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE))
 	var errno unix.Errno
 	if errors.As(err, &errno) && refusals[errno] != 0 {
 		return nil, refusals[errno], nil

@@ -39,6 +39,9 @@ type routeMessage struct {
 	hops     []egress.Route // none: it has an encapsulation
 	protocol uint8
 	clone    bool // the answer for a packet, no route of a table
+	// nextHop is the ID of the next hop object that the one hop is to be read from; 0:
+	// the message itself says all.
+	nextHop uint32
 }
 
 // dumpRoutes asks the kernel for the routes of a family, which it filters.
@@ -51,7 +54,7 @@ func (k *Kernel) dumpRoutes(f egress.Family, of routeQuery) ([]routeMessage, err
 	if of.link != 0 {
 		req.AddData(nl.NewRtAttr(unix.RTA_OIF, native(uint32(of.link))))
 	}
-	routes, err := parseRoutes(req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE))
+	routes, err := k.parseRoutes(req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE))
 	return slices.DeleteFunc(routes, func(r routeMessage) bool {
 		// A kernel without IPv6 (ipv6.disable=1) answers with routes of IPv4.
 		return r.clone || len(r.hops) == 0 || r.hops[0].Family() != f
@@ -68,15 +71,21 @@ func (k *Kernel) routeRequest(message, flags int) *nl.NetlinkRequest {
 }
 
 // parseRoutes reads an answer with routes.
-func parseRoutes(messages [][]byte, err error) ([]routeMessage, error) {
+func (k *Kernel) parseRoutes(messages [][]byte, err error) ([]routeMessage, error) {
 	if err != nil {
 		return nil, err
 	}
 	routes := make([]routeMessage, 0, len(messages))
+	objects := nextHopObjects{}
 	for _, m := range messages {
 		r, err := parseRoute(m)
 		if err != nil {
 			return nil, fmt.Errorf("an answer that cannot be read: %w", err)
+		}
+		if r.nextHop != 0 {
+			if r.hops, err = k.resolve(objects, r); err != nil {
+				return nil, err
+			}
 		}
 		routes = append(routes, r)
 	}
@@ -102,6 +111,7 @@ func parseRoute(m []byte) (routeMessage, error) {
 	dst, from := all, all
 	var several []byte
 	encapsulated := false
+	var object uint32
 	attributes, err := netlink.NewAttributeDecoder(m[unix.SizeofRtMsg:])
 	if err != nil {
 		return routeMessage{}, err
@@ -128,6 +138,8 @@ func parseRoute(m []byte) (routeMessage, error) {
 				}
 				return nil
 			})
+		case rtaNextHopID:
+			object = attributes.Uint32()
 		case unix.RTA_OIF:
 			r.Link = int(attributes.Uint32())
 		case unix.RTA_MULTIPATH:
@@ -152,6 +164,9 @@ func parseRoute(m []byte) (routeMessage, error) {
 		parsed.hops, err = parseHops(several, r)
 	case !encapsulated:
 		parsed.hops = []egress.Route{r}
+		if r.Link == 0 {
+			parsed.nextHop = object
+		}
 	}
 	return parsed, err
 }
