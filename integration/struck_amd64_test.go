@@ -218,7 +218,7 @@ var callNames = map[uint64]string{
 	unix.SYS_GETDENTS64: "getdents64", unix.SYS_PREAD64: "pread64", unix.SYS_STATFS: "statfs", unix.SYS_IOCTL: "ioctl",
 	unix.SYS_PSELECT6: "pselect6", unix.SYS_FCHMOD: "fchmod", unix.SYS_FCHMODAT: "fchmodat", unix.SYS_FCHOWN: "fchown",
 	unix.SYS_FCHOWNAT: "fchownat", unix.SYS_SETNS: "setns", unix.SYS_UNLINK: "unlink", unix.SYS_RMDIR: "rmdir",
-	unix.SYS_LSEEK: "lseek", unix.SYS_UNAME: "uname", unix.SYS_COPY_FILE_RANGE: "copy_file_range", unix.SYS_FLISTXATTR: "flistxattr",
+	unix.SYS_LSEEK: "lseek", unix.SYS_MEMFD_CREATE: "memfd_create", unix.SYS_PWRITE64: "pwrite64", unix.SYS_UNAME: "uname", unix.SYS_COPY_FILE_RANGE: "copy_file_range", unix.SYS_FLISTXATTR: "flistxattr",
 }
 
 // describe says which call it is, and what of.
@@ -244,7 +244,7 @@ func describe(thread int, r unix.PtraceRegs) string {
 		return before
 	}
 	switch {
-	case slices.Contains([]uint64{unix.SYS_SOCKET, unix.SYS_UNAME}, r.Orig_rax):
+	case slices.Contains([]uint64{unix.SYS_SOCKET, unix.SYS_UNAME, unix.SYS_MEMFD_CREATE}, r.Orig_rax):
 	case slices.Contains([]string{"unlink", "rmdir"}, name):
 		return name + " " + path(r.Rdi)
 	case strings.HasSuffix(name, "at") || strings.HasPrefix(name, "renameat"):
