@@ -53,7 +53,13 @@ func (c *cluster) configure(t testing.TB, cniVersion string, plugins ...object) 
 func (c *cluster) forgetAfter(t testing.TB) {
 	t.Helper()
 	dir := c.recordDir(t)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		_ = os.RemoveAll(dir)
+		locks, _ := filepath.Glob(dir + ".*")
+		for _, path := range locks {
+			_ = os.Remove(path)
+		}
+	})
 }
 
 func (c *cluster) recordDir(t testing.TB) string {
@@ -238,7 +244,7 @@ func (c *cluster) state(t *testing.T) string {
 	return b.String()
 }
 
-// recorded lists every file and folder of the record.
+// recorded lists every file and directory of the record, but for the copies of others.
 func (c *cluster) recorded(t *testing.T) []string {
 	t.Helper()
 	var names []string
@@ -247,7 +253,9 @@ func (c *cluster) recorded(t *testing.T) []string {
 		if os.IsNotExist(err) {
 			return nil
 		}
-		names = append(names, strings.TrimPrefix(path, dir))
+		if name := strings.TrimPrefix(path, dir); name != "/copies" {
+			names = append(names, name)
+		}
 		return err
 	})
 	require.NoError(t, err)

@@ -30,7 +30,7 @@ func TestResyncTouches(t *testing.T) {
 			{"a route that is another", run("ip route replace default via 192.168.124.7 metric 200 table TABLE proto kernel"), []uint16{route}, 0},
 			{"an address", run("ip address del " + egress4 + "/32 dev enp7s0"), []uint16{address, route}, 0},
 			{"an element", nft("delete element inet egress_ip snat4 { 10.244.1.5 . enp7s0 }"), nil, 3},
-			{"the record", run("rm -r " + s.recordDir(t) + "/shared"), nil, 0},
+			{"the record", run("rm -r " + s.recordDir(t) + "/tables"), nil, 0},
 		} {
 			tt.do(t, s.cluster)
 			changes, generation := s.watchChanges(t), s.generation(t)

@@ -51,7 +51,7 @@ func objects(state string) (counts map[string]int, rest string) {
 			group = " map " + strings.Fields(name)[0]
 		}
 		if section == "record" {
-			group = " " + regexp.MustCompile(`^(/shared)?/[a-z]*`).FindString(line)
+			group = " " + regexp.MustCompile(`^/[a-z]*`).FindString(line)
 		}
 		of := ofNumbered.FindAllString(line, -1)
 		if len(of) == 0 {

@@ -1,9 +1,6 @@
 package integration
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -69,34 +66,6 @@ func TestTwoLinks(t *testing.T) {
 	second.requireSeen(t, "192.168.125.99", "fd00:125::99")
 	second.del(t)
 	require.Equal(t, before, c.state(t))
-}
-
-// TestMarksWithoutIndex: an attachment that was recorded by a call that was then
-// killed, before it could say what it shares, has its link's mark all the same.
-func TestMarksWithoutIndex(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, nettest.LabOptions{SecondDefault: true, ThirdLink: true}, "1.0.0")
-	entry := egressIP(object{"links": []object{
-		{"name": "enp*", "allow": []object{{"namespaces": []string{"*"}, "addresses": []string{"192.168.0.0/16", "fd00::/16"}}}},
-	}})
-	first := c.newDirect(t, "first", "10.244.1.5", "fd00:10:244::5", entry)
-	second := c.newDirect(t, "second", "10.244.1.6", "fd00:10:244::6", entry)
-	third := c.newDirect(t, "third", "10.244.1.7", "fd00:10:244::7", entry)
-	first.add(t, both)
-	require.NoError(t, os.RemoveAll(filepath.Join(c.recordDir(t), "shared")))
-	second.add(t, address("192.168.125.99,fd00:125::99"))
-	third.add(t, both)
-	c.command(t, filepath.Join(bin, "egress-ip"), "resync")
-	for _, family := range []string{"-4", "-6"} {
-		rules := c.command(t, "ip", family, "rule", "show", "priority", "5998")
-		for link, mark := range map[string]string{nettest.SecondLink: "0x1000000", nettest.ThirdLink: "0x2000000"} {
-			require.Contains(t, rules, fmt.Sprintf("fwmark %s/0xf000000 lookup %d", mark, 1000+c.Node.Index(t, link)))
-		}
-		require.Equal(t, 2, strings.Count(rules, "5998:"), rules)
-	}
-	first.requireSeen(t, egress4, egress6)
-	second.requireSeen(t, "192.168.125.99", "fd00:125::99")
-	third.requireSeen(t, egress4, egress6)
 }
 
 // TestOneFamily: a family for which no address is named is left alone.

@@ -106,12 +106,12 @@ func TestStatusCommand(t *testing.T) {
 		require.NotEmpty(t, out)
 	}
 
-	require.NoError(t, os.WriteFile(filepath.Join(c.recordDir(t), "attachments", "broken:eth0.json"), []byte("{"), 0o600))
+	// A directory that cannot be read at all.
+	require.NoError(t, os.RemoveAll(filepath.Join(c.recordDir(t), "attachments")))
+	require.NoError(t, os.WriteFile(filepath.Join(c.recordDir(t), "attachments"), nil, 0o600))
 	for _, format := range []string{"text", "json", "prometheus"} {
-		out, problem := c.status(t, 2, "-o", format)
-		require.Empty(t, out)
+		_, problem := c.status(t, 2, "-o", format)
 		require.Contains(t, problem, "egress-ip status: ")
-		require.Contains(t, problem, "broken:eth0.json")
 	}
 }
 

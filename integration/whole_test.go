@@ -43,8 +43,8 @@ func (c *cluster) whole(t *testing.T) string {
 }
 
 var (
-	tableNumber = regexp.MustCompile(`(lookup[ _]|table[ -]|tables/|"table":)(\d+)\b`)
-	linkNumber  = regexp.MustCompile(`(out_|back_|/link-|/address-|"ifindex":)(\d+)\b`)
+	tableNumber = regexp.MustCompile(`(lookup |table |tables/|"table":)(\d+)\b`)
+	linkNumber  = regexp.MustCompile(`(out_|back_|"ifindex":)(\d+)\b`)
 	linkLocal   = regexp.MustCompile(`fe80::[0-9a-f][0-9a-f:]*`)
 )
 

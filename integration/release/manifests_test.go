@@ -143,7 +143,7 @@ func TestContainers(t *testing.T) {
 		capabilities []core.Capability
 		mounts       []string
 	}{
-		"install": {"install --watch --entry /config/entry.json", nil, []string{"/opt/cni/bin", "/etc/cni/net.d", "/config"}},
+		"install": {"install --watch --entry /config/entry.json", nil, []string{"/opt/cni/bin", "/etc/cni/net.d", "/config", "/run/egress-ip"}},
 		"resync": {"resync --watch", []core.Capability{"NET_ADMIN", "NET_RAW"},
 			[]string{"/run/egress-ip", "/host/proc/sys/net/ipv4/conf"}},
 	} {

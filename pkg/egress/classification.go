@@ -20,11 +20,14 @@ type Classification struct {
 // maxComment is how long nft lets a comment be (NFTNL_UDATA_COMMENT_MAXLEN).
 const maxComment = 128
 
+// Comment is what the owner's elements have as their comment: the container ID.
+func (o Owner) Comment() string { return o.ContainerID[:min(len(o.ContainerID), maxComment)] }
+
 // Classification returns that of the flow.
 func (a Attachment) Classification(f Flow) Classification {
 	return Classification{
 		Pod: f.Pod, Link: f.Link, Index: f.Index, Mark: f.Mark, Address: f.Address,
-		Owner: a.ContainerID[:min(len(a.ContainerID), maxComment)], Counted: a.Counters,
+		Owner: a.Comment(), Counted: a.Counters,
 	}
 }
 

@@ -57,6 +57,14 @@ func (s State) Less(other State) (missing, surplus State) {
 	return missing, surplus
 }
 
+// And returns what is in s, and then what is in other.
+func (s State) And(other State) State {
+	return State{
+		slices.Concat(s.Rules, other.Rules), slices.Concat(s.Routes, other.Routes), slices.Concat(s.Addresses, other.Addresses),
+		slices.Concat(s.Chains, other.Chains), slices.Concat(s.Elements, other.Elements),
+	}
+}
+
 // difference returns what is in a alone and in b alone, each in its order.
 func difference[T comparable](a, b []T) (onlyA, onlyB []T) {
 	inBoth := make(map[T]bool, len(a))

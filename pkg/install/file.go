@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -122,47 +121,4 @@ func sync(dir string) error {
 		return err
 	}
 	return nil
-}
-
-// lock keeps other installations out of folders, until unlock is called or the
-// process ends. It leaves nothing behind.
-func lock(dirs ...string) (unlock func(), err error) {
-	var locked []*os.File
-	unlock = func() {
-		for _, d := range locked {
-			d.Close()
-		}
-	}
-	for _, dir := range dirs {
-		d, err := os.Open(dir)
-		if err == nil {
-			locked = append(locked, d)
-			err = flock(d)
-		}
-		if err != nil {
-			unlock()
-			return nil, fmt.Errorf("lock: %w", err)
-		}
-	}
-	return unlock, nil
-}
-
-// existing leaves out the folders that are not there.
-func existing(dirs []string) []string {
-	return slices.DeleteFunc(dirs, func(dir string) bool {
-		_, err := os.Stat(dir)
-		return errors.Is(err, fs.ErrNotExist)
-	})
-}
-
-func flock(d *os.File) error {
-	for {
-		err := unix.Flock(int(d.Fd()), unix.LOCK_EX)
-		if err == nil {
-			return nil
-		}
-		if err != unix.EINTR {
-			return &fs.PathError{Op: "flock", Path: d.Name(), Err: err}
-		}
-	}
 }

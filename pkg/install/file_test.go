@@ -45,7 +45,7 @@ func TestApply(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			made := 0
-			_, done, err := apply([]string{t.TempDir(), "/nonexistent"}, func() (Plan, error) {
+			_, done, err := apply(func() (Plan, error) {
 				require.Less(t, made, len(tt.errs))
 				result := tt.errs[made]
 				made++
@@ -59,33 +59,4 @@ func TestApply(t *testing.T) {
 			require.Len(t, tt.errs, made)
 		})
 	}
-}
-
-// TestLock: who has a folder locked keeps others out of it until it unlocks.
-func TestLock(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	unlock, err := lock(dir)
-	require.NoError(t, err)
-	locked := make(chan struct{})
-	entered := false
-	go func() {
-		defer close(locked)
-		second, err := lock(t.TempDir(), dir)
-		if err == nil {
-			entered = true
-			second()
-		}
-	}()
-	elsewhere, err := lock(t.TempDir())
-	require.NoError(t, err)
-	elsewhere()
-	select {
-	case <-locked:
-		t.Error("two have it locked")
-	default:
-	}
-	unlock()
-	<-locked
-	require.True(t, entered)
 }

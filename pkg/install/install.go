@@ -24,7 +24,7 @@ func (p Place) Plan(w Wanted) (Plan, error) { return p.plan(w, false) }
 // cannot work nothing is written, and the error is a [RefusedError] or a
 // [NotYetError]. It returns what was done, also with an error.
 func (p Place) Install(w Wanted) (Plan, []string, error) {
-	return apply(p.dirs(), func() (Plan, error) { return p.Plan(w) })
+	return apply(func() (Plan, error) { return p.Plan(w) })
 }
 
 // dirs are the folders that are written to.

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/aymanbagabas/go-udiff"
+	"github.com/egress-ip/egress-ip/pkg/lock"
 )
 
 // Plan is what is to be done, in this order. Making one changes nothing.
@@ -50,10 +51,14 @@ func diff(from, to string, a, b []byte) string { return udiff.Unified(from, to, 
 // tries is how often a plan is made anew when a file changes meanwhile.
 const tries = 5
 
-// apply makes a plan and applies it, with other installations kept out of these
-// folders; again if somebody else has written a file in between.
-func apply(dirs []string, plan func() (Plan, error)) (p Plan, done []string, err error) {
-	unlock, err := lock(existing(dirs)...)
+// installing is the lock of all installations on the node, whichever directories they are
+// for: these may have other paths in a container.
+const installing = lock.File(lock.Root + "/install.lock")
+
+// apply makes a plan and applies it, with other installations kept out; again if somebody
+// else has written a file in between.
+func apply(plan func() (Plan, error)) (p Plan, done []string, err error) {
+	unlock, err := installing.Take(lock.Patience)
 	if err != nil {
 		return Plan{}, nil, err
 	}

@@ -45,7 +45,7 @@ func (p Place) PlanUninstall(k Kernel) (Plan, error) {
 // is named. Then it removes what stands in the kernel and the binary, unless a pod is
 // recorded or a list that stays as it is names the binary. A list that an installation has made becomes what it was.
 func (p Place) Uninstall(k Kernel) (Plan, []string, error) {
-	return apply(p.dirs(), func() (Plan, error) { return p.PlanUninstall(k) })
+	return apply(func() (Plan, error) { return p.PlanUninstall(k) })
 }
 
 // planRemoval adds the removal of the entry from one file, if it has any.

@@ -46,7 +46,7 @@ func (p Place) Watch(ctx context.Context, w Wanted, follow *Follow, manager watc
 	for _, line := range changed {
 		slog.Info("done", "what", line)
 	}
-	watch.Run(ctx, events, k.keep, manager)
+	watch.Run(ctx, events, k.keep, manager, watch.Period)
 	return nil
 }
 
@@ -81,16 +81,16 @@ func (k *keeper) look() (changed []string, err error) {
 		return nil, err
 	}
 	k.reread()
-	plan, changed, err := apply(k.place.dirs(), func() (Plan, error) { return k.place.plan(k.wanted, k.begun) })
+	plan, changed, err := apply(func() (Plan, error) { return k.place.plan(k.wanted, k.begun) })
 	var early *NotYetError
 	switch {
 	case errors.As(err, &early):
 		k.tell("early", "waiting for the list that the entry is to stand in", err)
-		_, changed, err = apply(k.place.dirs(), k.binaryAlone)
+		_, changed, err = apply(k.binaryAlone)
 		return changed, err
 	case err != nil && k.begun:
 		// The list is in nobody's way of the binary.
-		_, more, _ := apply(k.place.dirs(), k.binaryAlone)
+		_, more, _ := apply(k.binaryAlone)
 		return append(changed, more...), err
 	case err != nil:
 		return changed, err

@@ -183,7 +183,7 @@ func watching(t *testing.T, h heard) *atomic.Int32 {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		watch.Run(ctx, h.events.C, func() ([]string, error) { calls.Add(1); return nil, nil }, watch.Manager{Notify: func(string) {}})
+		watch.Run(ctx, h.events.C, func() ([]string, error) { calls.Add(1); return nil, nil }, watch.Manager{Notify: func(string) {}}, watch.Period)
 	}()
 	t.Cleanup(func() { stop(); <-ended })
 	return &calls

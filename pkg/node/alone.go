@@ -5,7 +5,6 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/egress"
-	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
 // ConflictError says that somebody else owns the ground on which egress-ip builds.
@@ -24,8 +23,8 @@ func (n *Node) checkAlone(c config.Config, flows []egress.Flow) error {
 	if conflict != "" {
 		return &ConflictError{conflict}
 	}
-	attached, err := n.store.Others(record.Classification, egress.Owner{})
-	if err != nil || len(attached) > 0 {
+	records, err := n.records()
+	if err != nil || !records.Empty() {
 		return err
 	}
 	var families []egress.Family

@@ -45,27 +45,25 @@ func (n *Node) Displace(pods []netip.Addr) error { return n.displace(egress.Owne
 // addresses: an address has one pod at a time, and it is this one's now.
 func (n *Node) displace(by egress.Owner, pods []netip.Addr) error {
 	for _, pod := range pods {
-		owner, taken, err := n.store.OwnerOf(pod)
+		claims, err := n.claims(pod, by)
 		if err != nil {
 			return err
 		}
-		if !taken || owner == by {
-			continue
+		if len(claims) > 0 && n.unlock == nil {
+			if err := n.lock(); err != nil {
+				return err
+			}
+			// Some may have gone while we waited.
+			if claims, err = n.claims(pod, by); err != nil {
+				return err
+			}
 		}
-		if err := n.lock(); err != nil {
-			return err
-		}
-		dead, ok, err := n.store.Find(owner)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			continue // gone while we waited for the lock
-		}
-		slog.Info("a pod address that had egress has a new pod", "address", pod, "container", owner.ContainerID)
-		flows := slices.DeleteFunc(slices.Clone(dead.Flows), func(f egress.Flow) bool { return f.Pod != pod })
-		if err := n.detach(dead, flows); err != nil {
-			return err
+		for _, dead := range claims {
+			slog.Info("a pod address that had egress has a new pod", "address", pod, "container", dead.ContainerID)
+			flows := slices.DeleteFunc(slices.Clone(dead.Flows), func(f egress.Flow) bool { return f.Pod != pod })
+			if err := n.detach(dead, flows); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -74,7 +72,7 @@ func (n *Node) displace(by egress.Owner, pods []netip.Addr) error {
 // replaceOwn prepares for an ADD of an attachment that is recorded already: the
 // flows that it is to have no longer go, and it stays as old as it is.
 func (n *Node) replaceOwn(a egress.Attachment) error {
-	before, ok, err := n.store.Find(a.Owner)
+	before, ok, err := n.find(a.Owner)
 	if err != nil || !ok {
 		return err
 	}
@@ -93,14 +91,14 @@ func (n *Node) replaceOwn(a egress.Attachment) error {
 // apply writes an attachment, the record first.
 func (n *Node) apply(d decision) error {
 	a := d.Attachment
-	before, again, err := n.store.Find(a.Owner)
+	before, again, err := n.find(a.Owner)
 	if err != nil {
 		return err
 	}
 	if again {
 		a.Since = before.Since
 	}
-	if err := n.store.Put(a); err != nil {
+	if err := n.put(a); err != nil {
 		return err
 	}
 	for _, f := range a.Flows {

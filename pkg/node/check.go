@@ -85,10 +85,7 @@ func (n *Node) lookAtRules(a egress.Attachment, want, have *egress.State) error 
 func (n *Node) lookAtRoutes(a egress.Attachment, want, have *egress.State) error {
 	for _, f := range a.Flows {
 		// As last written: a later ADD may have come with another configuration.
-		table, ok, err := n.store.Table(f.Table, f.Family())
-		if err != nil {
-			return err
-		}
+		table, ok := n.store.Table(f.Table, f.Family())
 		if !ok {
 			table.TableSpec = a.TableSpec(f)
 		}

@@ -32,9 +32,10 @@ func (n *Node) Cleanup(force bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(v.attached) > 0 && !force {
-		return nil, &AttachedError{len(v.attached)}
+	if pods := len(v.attached) + len(v.damaged); pods > 0 && !force {
+		return nil, &AttachedError{pods}
 	}
+	v.have = v.have.And(v.spared)
 	lines := prefixed("removed ", v.named(v.have.Lines()))
 	if v.probe.have.Stands() && !v.probe.foreign {
 		lines = append(lines, "removed table ip6 egress_ip_probe")
@@ -52,6 +53,7 @@ func (n *Node) Cleanup(force bool) ([]string, error) {
 	if n.store.Exists() {
 		lines = append(lines, "removed the record "+n.store.Dir())
 	}
+	n.read = nil
 	return lines, n.removeAll(v)
 }
 

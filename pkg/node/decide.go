@@ -7,7 +7,6 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/egress"
-	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
 // decision is what is to stand, and what the main table, or the VRF's, has for
@@ -141,24 +140,20 @@ func (n *Node) markOurs(addresses []egress.LinkAddress, links []egress.Link, r c
 
 // ours asks any attachment that shares the address; they all say the same.
 func (n *Node) ours(at egress.Flow) (bool, error) {
-	_, f, ok, err := n.sharer(record.AddressObject(at), func(f egress.Flow) bool {
+	_, f, ok, err := n.sharer(egress.AddressObject(at), func(f egress.Flow) bool {
 		return f.Index == at.Index && f.Address == at.Address
 	})
 	return ok && f.OwnsAddress, err
 }
 
 // sharer returns any attachment that needs a shared object, and its flow that does.
-func (n *Node) sharer(o record.Object, is func(egress.Flow) bool) (egress.Attachment, egress.Flow, bool, error) {
-	owners, err := n.store.Others(o, egress.Owner{})
+func (n *Node) sharer(o egress.Object, is func(egress.Flow) bool) (egress.Attachment, egress.Flow, bool, error) {
+	records, err := n.records()
 	if err != nil {
 		return egress.Attachment{}, egress.Flow{}, false, err
 	}
-	for _, owner := range owners {
-		a, ok, err := n.store.Find(owner)
-		if err != nil {
-			return egress.Attachment{}, egress.Flow{}, false, err
-		}
-		if i := slices.IndexFunc(a.Flows, is); ok && i >= 0 {
+	for a := range records.Mentioning(o.Mentioned()) {
+		if i := slices.IndexFunc(a.Flows, is); i >= 0 {
 			return a, a.Flows[i], true, nil
 		}
 	}

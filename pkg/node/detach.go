@@ -1,23 +1,54 @@
 package node
 
 import (
+	"errors"
+	"log/slog"
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
-// Recorded reports whether an attachment has a record, and so something for
-// Detach to do. Where it has none, what a killed call has left is cleared away.
+// Recorded reports whether an attachment has a record, and so something for Detach to
+// do. Where it has none, nothing is written, but for what a killed call has left.
+//
+// Where the record cannot be read at all the kernel is asked: a container that has nothing
+// there has no egress.
 func Recorded(o egress.Owner) (bool, error) {
 	store, err := record.Open()
 	if err != nil {
 		return false, err
 	}
-	if _, ok, err := store.Find(o); err != nil || ok {
-		return ok, err
+	_, ok, err := store.Find(o)
+	if damaged := (*record.DamagedError)(nil); errors.As(err, &damaged) {
+		return true, nil
 	}
-	return false, discard(store, o)
+	if err != nil {
+		return false, unlessPlain(o, err)
+	}
+	if !ok {
+		discard(store, o)
+	}
+	return ok, nil
+}
+
+// unlessPlain returns the error with which a record could not be read, or nil where the
+// kernel has nothing of the container.
+func unlessPlain(o egress.Owner, unread error) error {
+	n, err := Open()
+	if err != nil {
+		return errors.Join(unread, err)
+	}
+	defer n.Close()
+	_, elements, _, err := n.kernel.Classification(nil)
+	if err != nil {
+		return errors.Join(unread, err)
+	}
+	if slices.ContainsFunc(elements, func(e egress.Element) bool { return e.Owner == o.Comment() }) {
+		return unread
+	}
+	slog.Warn("the record cannot be read; the kernel has nothing of this container, so it has no egress", "container", o.ContainerID, "error", unread)
+	return nil
 }
 
 // Detach is DEL. It needs nothing but the record, and does nothing for an
@@ -27,25 +58,30 @@ func (n *Node) Detach(o egress.Owner) error {
 		return err
 	}
 	a, ok, err := n.store.Find(o)
+	if damaged := (*record.DamagedError)(nil); errors.As(err, &damaged) {
+		return n.detachDamaged(damaged)
+	}
 	if err != nil || !ok {
 		return err
 	}
 	return n.detach(a, a.Flows)
 }
 
-// discard clears away what a call that was killed has left beside records.
-func discard(store record.Store, o egress.Owner) error {
-	if err := store.Discard(o); err != nil || !store.Abandoned() {
-		return err
+// discard clears away what a call that was killed has left beside records. It is in
+// nobody's way, so where it cannot be removed it stays.
+func discard(store record.Store, o egress.Owner) {
+	if !store.Abandoned(o) {
+		return
 	}
-	// Another call may be about to write into the folders.
-	unlock, err := record.Lock()
+	// Another call may be about to write into the directories.
+	unlock, err := store.Lock()
+	if err == nil {
+		defer unlock()
+		err = store.Discard(o)
+	}
 	if err != nil {
-		return err
+		slog.Warn("could not remove what a killed call has left of a record", "container", o.ContainerID, "error", err)
 	}
-	defer unlock()
-	store.Prune()
-	return nil
 }
 
 // detach takes flows of an attachment away, and the attachment with its last flow.
@@ -73,14 +109,14 @@ func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
 		}
 	}
 	for _, f := range flows {
-		if f.OwnsAddress && slices.Contains(unneeded, record.AddressObject(f)) {
+		if f.OwnsAddress && slices.Contains(unneeded, egress.AddressObject(f)) {
 			if err := n.kernel.DeleteAddress(f.HostAddress()); err != nil {
 				return err
 			}
 		}
 	}
 	for _, f := range flows {
-		if slices.Contains(unneeded, record.TableObject(f)) {
+		if slices.Contains(unneeded, egress.TableObject(f)) {
 			if err := n.clearTable(f.Table, f.Family()); err != nil {
 				return err
 			}
@@ -89,11 +125,15 @@ func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
 				return err
 			}
 		}
+		// An ADD that was killed may have left it, and the table may stay.
+		if err := n.store.DiscardTable(f.Table, f.Family()); err != nil {
+			return err
+		}
 	}
-	if slices.ContainsFunc(flows, func(f egress.Flow) bool { return slices.Contains(unneeded, record.TableObject(f)) }) {
+	if slices.ContainsFunc(flows, func(f egress.Flow) bool { return slices.Contains(unneeded, egress.TableObject(f)) }) {
 		n.nameTables()
 	}
-	if slices.Contains(unneeded, record.Classification) {
+	if slices.Contains(unneeded, egress.ClassificationObject) {
 		if err := n.resetSrcValidMark(); err != nil {
 			return err
 		}
@@ -102,36 +142,36 @@ func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
 		}
 	}
 	if len(left) == 0 {
+		if n.read != nil {
+			n.read.Drop(a.Owner)
+		}
 		return n.store.Remove(a)
 	}
-	if err := n.store.Release(a, flows...); err != nil {
-		return err
-	}
 	a.Flows = left
-	return n.store.Put(a)
+	return n.put(a)
 }
 
 // declassify takes the flows out of nftables, with their links' chains where
 // nobody else needs those, and the table with the last.
-func (n *Node) declassify(a egress.Attachment, mine, flows []egress.Flow, unneeded []record.Object) error {
-	if slices.Contains(unneeded, record.Classification) {
+func (n *Node) declassify(a egress.Attachment, mine, flows []egress.Flow, unneeded []egress.Object) error {
+	if slices.Contains(unneeded, egress.ClassificationObject) {
 		return n.kernel.DeleteClassification()
 	}
 	var chains []string
 	for _, f := range flows {
-		if slices.Contains(unneeded, record.LinkObject(f)) {
+		if slices.Contains(unneeded, egress.LinkObject(f)) {
 			chains = append(chains, egress.OutChain(f.Index), egress.BackChain(f.Index))
 		}
-		if slices.Contains(unneeded, record.CountedObject(f)) {
+		if slices.Contains(unneeded, egress.CountedObject(f)) {
 			chains = append(chains, egress.CountedChain(f.Index))
 		}
 	}
 	slices.Sort(chains) // two flows may be on one link
-	return n.kernel.Declassify(a.Classes(mine...), slices.Compact(chains), slices.Contains(unneeded, record.Counters))
+	return n.kernel.Declassify(a.Classes(mine...), slices.Compact(chains), slices.Contains(unneeded, egress.CountersObject))
 }
 
 // deleteRules deletes in the order opposite to that of ADD.
-func (n *Node) deleteRules(a egress.Attachment, mine, flows []egress.Flow, unneeded []record.Object) error {
+func (n *Node) deleteRules(a egress.Attachment, mine, flows []egress.Flow, unneeded []egress.Object) error {
 	for _, f := range mine {
 		if err := n.kernel.DeleteSourceRule(a.SourceRule(f)); err != nil {
 			return err
@@ -139,7 +179,7 @@ func (n *Node) deleteRules(a egress.Attachment, mine, flows []egress.Flow, unnee
 	}
 	for _, f := range flows {
 		for _, r := range slices.Backward(a.SharedRules(f)) {
-			if !slices.Contains(unneeded, record.RuleObject(r)) {
+			if !slices.Contains(unneeded, egress.RuleObject(r)) {
 				continue
 			}
 			if err := n.kernel.DeleteRule(r); err != nil {
@@ -148,36 +188,4 @@ func (n *Node) deleteRules(a egress.Attachment, mine, flows []egress.Flow, unnee
 		}
 	}
 	return nil
-}
-
-// mine returns the flows whose pod address no other attachment has taken over.
-func (n *Node) mine(a egress.Attachment, flows []egress.Flow) ([]egress.Flow, error) {
-	var mine []egress.Flow
-	for _, f := range flows {
-		owner, taken, err := n.store.OwnerOf(f.Pod)
-		if err != nil {
-			return nil, err
-		}
-		if !taken || owner == a.Owner {
-			mine = append(mine, f)
-		}
-	}
-	return mine, nil
-}
-
-// unneeded returns the shared objects of flows that nobody else needs: neither
-// another attachment nor the flows that this one keeps.
-func (n *Node) unneeded(a egress.Attachment, flows, left []egress.Flow) ([]record.Object, error) {
-	kept := record.Shared(a, left...)
-	var unneeded []record.Object
-	for _, object := range record.Shared(a, flows...) {
-		others, err := n.store.Others(object, a.Owner)
-		if err != nil {
-			return nil, err
-		}
-		if len(others) == 0 && !slices.Contains(kept, object) {
-			unneeded = append(unneeded, object)
-		}
-	}
-	return unneeded, nil
 }

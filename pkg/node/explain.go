@@ -35,12 +35,15 @@ func Explain(pod string, to netip.Addr) ([]Explained, error) {
 		return nil, err
 	}
 	defer n.Close()
-	all, err := n.store.List()
+	all, damaged, err := n.store.List()
 	if err != nil {
 		return nil, err
 	}
 	attachments, err := egress.Named(all, pod)
 	if err != nil {
+		for _, d := range damaged { // it may be the one that is meant
+			err = errors.Join(err, d)
+		}
 		return nil, err
 	}
 	var (

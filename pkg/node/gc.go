@@ -18,8 +18,12 @@ func Collect(network string, valid []egress.Owner) error {
 	if err := n.lock(); err != nil {
 		return err
 	}
-	all, err := n.store.List()
+	all, damaged, err := n.store.List()
 	if err != nil {
+		return err
+	}
+	// Of which network they are cannot be read, so their DEL, or a clean-up, removes them.
+	if err := n.setAside(damaged); err != nil {
 		return err
 	}
 	var failed []error

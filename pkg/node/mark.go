@@ -3,10 +3,10 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/egress"
-	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
 // assignMarks gives each flow its link's mark: the one that the link has, else
@@ -15,7 +15,7 @@ import (
 // whatever the configuration says: packets of theirs are on their way with them.
 func (n *Node) assignMarks(c config.Config, flows []egress.Flow) (mask, masked uint32, err error) {
 	mask, masked = c.MarkMask, c.MaskedMarks
-	any, _, ok, err := n.sharer(record.Classification, func(egress.Flow) bool { return true })
+	any, _, ok, err := n.sharer(egress.ClassificationObject, func(egress.Flow) bool { return true })
 	if err != nil {
 		return 0, 0, err
 	}
@@ -52,13 +52,11 @@ func inUse(key string, configured *uint32, value uint32) {
 
 // markOf returns 0 where none is left.
 func (n *Node) markOf(f egress.Flow, mask uint32, given map[int]uint32) (uint32, error) {
-	_, same, ok, err := n.sharer(record.LinkObject(f), func(other egress.Flow) bool { return other.Index == f.Index })
+	_, same, ok, err := n.sharer(egress.LinkObject(f), func(other egress.Flow) bool { return other.Index == f.Index })
 	if err != nil || ok {
 		return same.Mark, err
 	}
-	// A call that was killed may have recorded an attachment and not yet what it
-	// shares, and no two links may have one mark: so each attachment counts.
-	all, err := n.store.List()
+	records, err := n.records()
 	if err != nil {
 		return 0, err
 	}
@@ -66,12 +64,22 @@ func (n *Node) markOf(f egress.Flow, mask uint32, given map[int]uint32) (uint32,
 	for _, mark := range given {
 		taken[mark] = true
 	}
-	for _, a := range all {
+	for a := range records.Mentioning("") {
 		for _, other := range a.Flows {
-			if other.Index == f.Index {
-				return other.Mark, nil
-			}
 			taken[other.Mark] = true
+		}
+	}
+	if len(records.Damaged) > 0 {
+		// What they say is in the kernel.
+		rules, err := n.linkRules()
+		if err != nil {
+			return 0, err
+		}
+		for _, r := range rules {
+			if r.Table == f.Table {
+				return r.Mark, nil
+			}
+			taken[r.Mark] = true
 		}
 	}
 	for mark := range egress.Marks(mask) {
@@ -88,4 +96,17 @@ func count(mask uint32) int {
 		n++
 	}
 	return n
+}
+
+// linkRules returns the kernel's rules that send marked packets into a link's table.
+func (n *Node) linkRules() ([]egress.Rule, error) {
+	var rules []egress.Rule
+	for _, family := range egress.Families {
+		ours, _, err := n.kernel.Rules(family)
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, slices.DeleteFunc(ours, func(r egress.Rule) bool { return r.Mark == 0 || r.Table == 0 || r.Specific })...)
+	}
+	return rules, nil
 }

@@ -11,6 +11,7 @@ type Node struct {
 	kernel *kernel.Kernel
 	store  record.Store
 	unlock func()
+	read   *record.Records // see records
 }
 
 // Open connects to the node. It changes nothing.
@@ -36,7 +37,7 @@ func (n *Node) Close() {
 func (n *Node) release() {
 	if n.unlock != nil {
 		n.unlock()
-		n.unlock = nil
+		n.unlock, n.read = nil, nil
 	}
 }
 
@@ -45,7 +46,7 @@ func (n *Node) lock() error {
 	if n.unlock != nil {
 		return nil
 	}
-	unlock, err := record.Lock()
-	n.unlock = unlock
+	unlock, err := n.store.Lock()
+	n.unlock, n.read = unlock, nil
 	return err
 }

@@ -25,10 +25,7 @@ func (n *Node) EnsureProbe(c config.Probe, pods []netip.Addr) error {
 			return err
 		}
 		record := record.Probe{Probe: want, Follow: len(c.Links) == 0, Yields: c.Mode == config.ProbeAuto}
-		recorded, err := n.hasProbe(record)
-		if err != nil {
-			return err
-		}
+		recorded := n.hasProbe(record)
 		right := have.Right && want.Equal(have.Probe)
 		if right && recorded {
 			return nil
@@ -51,12 +48,12 @@ func (n *Node) EnsureProbe(c config.Probe, pods []netip.Addr) error {
 
 // hasProbe reports whether exactly this is recorded; a table that is not to stand
 // has no record.
-func (n *Node) hasProbe(p record.Probe) (bool, error) {
-	have, ok, err := n.store.Probe()
-	if err != nil || !ok {
-		return !p.Stands(), err
+func (n *Node) hasProbe(p record.Probe) bool {
+	have, ok, damaged := n.store.Probe()
+	if !ok {
+		return !p.Stands() && !damaged
 	}
-	return p.Stands() && have.Probe.Equal(p.Probe) && have.Follow == p.Follow && have.Yields == p.Yields, nil
+	return p.Stands() && have.Probe.Equal(p.Probe) && have.Follow == p.Follow && have.Yields == p.Yields
 }
 
 // writeProbe records before it writes, and forgets after it has removed.
@@ -130,12 +127,12 @@ func (n *Node) lookAtProbe(v *view) (err error) {
 	if p.have, err = n.kernel.Probe(); err != nil {
 		return err
 	}
-	recorded, ok, err := n.store.Probe()
-	if err != nil {
-		return err
-	}
-	p.recorded = true
-	if !ok {
+	recorded, ok, damaged := n.store.Probe()
+	p.recorded = !damaged
+	if damaged {
+		// What exists stays, until the next ADD says what is to be.
+		p.Probe, p.right = record.Probe{Probe: p.have.Probe}, p.have.Right
+	} else if !ok {
 		p.right = !p.have.Stands() && p.have.Right
 	} else {
 		p.Probe = recorded

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
@@ -41,7 +42,15 @@ func (v *view) right() bool { return len(v.changes()) == 0 }
 
 // changes has a line for each thing that is not as it should be and can be repaired.
 func (v *view) changes() []string {
-	changes := prefixed("repaired ", v.faults)
+	var changes []string
+	for _, d := range v.damaged {
+		if !d.IsAside() {
+			changes = append(changes, "set aside record "+d.Path()+", which cannot be read")
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(v.faults)) {
+		changes = append(changes, "removed record "+path+", which "+faultOf(v.faults[path]))
+	}
 	for i, a := range v.attached {
 		if !slices.Equal(a.Flows, v.recorded[i].Flows) {
 			changes = append(changes, "recorded "+a.ContainerID+" again: its link has another ifindex, or another address")
@@ -58,7 +67,7 @@ func (v *view) changes() []string {
 		}
 	}
 	for _, t := range v.before {
-		if !v.isWanted(t) {
+		if v.isOver(t) {
 			changes = append(changes, "forgot the "+t.Family.String()+" table of "+t.Link)
 		}
 	}
@@ -90,6 +99,14 @@ func (p probeView) changes() []string {
 	}
 }
 
+// faultOf says why a file of the record is not to be there.
+func faultOf(err error) string {
+	if err == nil {
+		return "nothing needs"
+	}
+	return "cannot be read: " + err.Error()
+}
+
 func prefixed(prefix string, lines []string) []string {
 	all := make([]string, 0, len(lines))
 	for _, l := range lines {
@@ -100,8 +117,10 @@ func prefixed(prefix string, lines []string) []string {
 
 func (v *view) isRecorded(t egress.Table) bool { return slices.ContainsFunc(v.before, t.Equal) }
 
-func (v *view) isWanted(t egress.Table) bool {
-	return slices.ContainsFunc(v.tables, func(w linkTable) bool {
+// isOver reports whether no attachment needs a table that is recorded. One that cannot be
+// read may need any.
+func (v *view) isOver(t egress.Table) bool {
+	return len(v.damaged) == 0 && !slices.ContainsFunc(v.tables, func(w linkTable) bool {
 		return w.Table.Table == t.Table && w.Family == t.Family
 	})
 }
@@ -131,11 +150,17 @@ func (n *Node) repair(v view) error {
 		errs = append(errs, n.writeProbe(v.probe.Probe, v.probe.right))
 	}
 	n.nameTables()
-	if len(v.attached) == 0 {
-		errs = append(errs, n.store.RemoveCluster(), n.resetSrcValidMark())
-		n.store.Prune()
-	}
+	errs = append(errs, n.forgetNode(v))
 	return errors.Join(errs...)
+}
+
+// forgetNode takes away what the node has as long as there are attachments.
+func (n *Node) forgetNode(v view) error {
+	if len(v.attached)+len(v.damaged) > 0 {
+		return nil
+	}
+	defer n.store.Prune()
+	return errors.Join(n.store.RemoveCluster(), n.resetSrcValidMark())
 }
 
 // recordAnew records attachments on the links of today, and repairs the record itself.
@@ -146,14 +171,15 @@ func (n *Node) recordAnew(v view) error {
 			continue
 		}
 		slog.Info("a link has another ifindex, or another address; its pods follow", "container", a.ContainerID)
-		if err := n.store.Put(a); err != nil {
+		if err := n.put(a); err != nil {
 			return err
 		}
 	}
-	if len(v.faults) > 0 {
-		if err := n.store.Repair(v.attached); err != nil {
-			return err
-		}
+	if err := n.setAside(v.damaged); err != nil {
+		return err
+	}
+	if err := n.store.RemoveLeftovers(slices.Sorted(maps.Keys(v.faults))); err != nil {
+		return err
 	}
 	if v.recluster {
 		if err := n.store.PutCluster(v.cluster); err != nil {
@@ -212,10 +238,11 @@ func (n *Node) repairClassification(v view, missing, surplus egress.State) error
 	if len(missing.Chains)+len(missing.Elements)+len(surplus.Chains)+len(surplus.Elements) == 0 {
 		return nil
 	}
-	if len(v.want.Chains) == 0 {
+	if len(v.attached)+len(v.damaged) == 0 {
 		return n.kernel.DeleteClassification()
 	}
-	cluster := slices.DeleteFunc(slices.Clone(v.want.Elements), func(e egress.Element) bool { return !e.Net.IsValid() })
+	all := slices.Concat(v.want.Elements, v.spared.Elements)
+	cluster := slices.DeleteFunc(all, func(e egress.Element) bool { return !e.Net.IsValid() })
 	return n.kernel.Reclassify(missing, surplus, cluster)
 }
 
@@ -236,7 +263,7 @@ func (n *Node) removeSurplus(v view, surplus egress.State) error {
 		return err
 	}
 	for _, t := range v.before {
-		if !v.isWanted(t) {
+		if v.isOver(t) {
 			errs = append(errs, n.store.RemoveTable(t.Table, t.Family))
 		}
 	}

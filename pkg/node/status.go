@@ -2,9 +2,11 @@ package node
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/egress-ip/egress-ip/pkg/kernel"
@@ -13,21 +15,19 @@ import (
 
 // Status says what stands on the node against what is recorded. It changes nothing.
 func (n *Node) Status() (status.Status, error) {
-	v, err := n.look()
-	if err != nil {
-		return status.Status{}, err
-	}
-	if !v.right() {
-		// A call that is under way looks like something missing; so look again.
-		if err := n.lock(); err != nil {
+	// A call that is under way looks like something missing. So look again, but without the
+	// lock: status answers also while a call hangs.
+	const looks, pause = 5, 100 * time.Millisecond
+	for i := 1; ; i++ {
+		v, err := n.look()
+		if err != nil {
 			return status.Status{}, err
 		}
-		defer n.release()
-		if v, err = n.look(); err != nil {
-			return status.Status{}, err
+		if v.right() || i == looks {
+			return v.status(), nil
 		}
+		time.Sleep(pause)
 	}
-	return v.status(), nil
 }
 
 func (v *view) status() status.Status {
@@ -42,11 +42,14 @@ func (v *view) status() status.Status {
 		}
 	}
 	s.Missing, s.Unrecorded = missing.node, v.named(v.surplus.Lines())
-	for _, fault := range v.faults {
-		if strings.HasSuffix(fault, "nothing needs") {
-			s.Unrecorded = append(s.Unrecorded, fault)
+	for _, d := range v.damaged {
+		s.Unread = append(s.Unread, d.Error())
+	}
+	for _, path := range slices.Sorted(maps.Keys(v.faults)) {
+		if err := v.faults[path]; err != nil {
+			s.Unread = append(s.Unread, fmt.Sprintf("record %s cannot be read: %s; `egress-ip resync` writes it again", path, err))
 		} else {
-			s.Missing = append(s.Missing, fault)
+			s.Unrecorded = append(s.Unrecorded, "record "+path+", which "+faultOf(nil))
 		}
 	}
 	for _, l := range v.unmarked {

@@ -103,12 +103,8 @@ func (n *Node) resetSrcValidMark() error {
 
 // markedLinks returns those of the recorded links that exist, by their names of today.
 func (n *Node) markedLinks() ([]record.MarkedLink, error) {
-	recorded, err := n.store.MarkedLinks()
-	if err != nil {
-		return nil, err
-	}
 	var marked []record.MarkedLink
-	for _, l := range recorded {
+	for _, l := range n.store.MarkedLinks() {
 		links, err := n.kernel.Links(nil, []int{l.Index})
 		if err != nil {
 			return nil, err

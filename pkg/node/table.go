@@ -23,10 +23,7 @@ func (n *Node) writeTable(spec egress.TableSpec, main []egress.Route) error {
 	if err != nil {
 		return err
 	}
-	before, recorded, err := n.store.Table(spec.Table, spec.Family)
-	if err != nil {
-		return err
-	}
+	before, recorded := n.store.Table(spec.Table, spec.Family)
 	stale := egress.Missing(before.Thrown, table.Thrown)
 	// Killed before the stale throws are gone, the next call must still know of them.
 	pending := table
@@ -55,7 +52,7 @@ func (n *Node) writeTable(spec egress.TableSpec, main []egress.Route) error {
 	for _, r := range spec.Throws(stale) {
 		if r.Dst.IsSingleIP() {
 			// It may be the throw of a pod of ours at the same time.
-			if _, ours, err := n.store.OwnerOf(r.Dst.Addr()); err != nil || ours {
+			if claims, err := n.claims(r.Dst.Addr(), egress.Owner{}); err != nil || len(claims) > 0 {
 				continue
 			}
 		}

@@ -12,6 +12,7 @@ import (
 // view is a node at one moment: what is recorded, what is to stand for that, and
 // what does.
 type view struct {
+	ending    []egress.Owner
 	recorded  []egress.Attachment
 	attached  []egress.Attachment // recorded, on the links of today, and with their addresses
 	without   map[netip.Addr]bool // pod addresses whose link has no address of its own for them
@@ -21,10 +22,12 @@ type view struct {
 	before    []egress.Table // as recorded
 	cluster   []netip.Prefix // as configured, of the last ADD
 	recluster bool           // which is to be recorded
-	faults    []string       // of the record itself
+	damaged   []*record.DamagedError
+	faults    map[string]error // of the record itself, by path; nil: nothing needs the file
 
 	want, have       egress.State
-	missing, surplus egress.State         // their differences
+	missing, surplus egress.State         // their differences, without what is spared
+	spared           egress.State         // what an attachment may need that cannot be read
 	addresses        []egress.LinkAddress // of all links
 	counters         map[netip.Addr]kernel.Counter
 	unread           []error          // parts of the node that could not be read; nothing is wanted of them, nor there
@@ -49,11 +52,12 @@ type key struct {
 	family egress.Family
 }
 
-// look reads the node. It changes nothing.
-func (n *Node) look() (view, error) {
-	var v view
+// look reads the node. It changes nothing. The attachments of those who are ending count
+// as none.
+func (n *Node) look(ending ...egress.Owner) (view, error) {
+	v := view{ending: ending}
 	for _, step := range []func(*view) error{
-		n.lookAtRecord, n.lookAtTables, n.lookAtClassification, n.lookAtAllRules, n.lookAtAllRoutes,
+		n.lookAtRecord, n.lookForFaults, n.lookAtTables, n.lookAtClassification, n.lookAtAllRules, n.lookAtAllRoutes,
 		n.lookAtAllAddresses, n.lookAtSrcValidMark,
 	} {
 		if err := step(&v); err != nil {
@@ -64,24 +68,33 @@ func (n *Node) look() (view, error) {
 		v.unread = append(v.unread, err)
 		v.probe = probeView{right: true, recorded: true}
 	}
-	v.missing, v.surplus = v.want.Less(v.have)
-	return v, n.lookForFaults(&v)
+	var surplus egress.State
+	v.missing, surplus = v.want.Less(v.have)
+	v.surplus = v.spare(surplus)
+	v.spared, _ = surplus.Less(v.surplus)
+	v.have, _ = v.have.Less(v.spared)
+	return v, nil
 }
 
-// lookForFaults compares the record with itself, closely where anything is wrong.
-func (n *Node) lookForFaults(v *view) error {
-	counted, err := n.store.Counted(v.attached)
-	if err != nil || counted && v.right() {
+// lookForFaults finds what calls that were killed have left of the record, and which files
+// of the node itself cannot be read.
+func (n *Node) lookForFaults(v *view) (err error) {
+	if v.faults, err = n.store.Unreadable(); err != nil {
 		return err
 	}
-	v.faults, err = n.store.Faults(v.attached)
+	left, err := n.store.Leftovers()
+	for _, path := range left {
+		v.faults[path] = nil
+	}
 	return err
 }
 
 func (n *Node) lookAtRecord(v *view) (err error) {
-	if v.recorded, err = n.store.List(); err != nil {
+	if v.recorded, v.damaged, err = n.store.List(); err != nil {
 		return err
 	}
+	v.recorded = slices.DeleteFunc(v.recorded, func(a egress.Attachment) bool { return slices.Contains(v.ending, a.Owner) })
+	v.damaged = slices.DeleteFunc(v.damaged, func(d *record.DamagedError) bool { return slices.Contains(v.ending, d.Owner()) })
 	if v.before, err = n.store.Tables(); err != nil {
 		return err
 	}
@@ -104,9 +117,7 @@ func (n *Node) lookAtRecord(v *view) (err error) {
 		}
 		v.attached, v.without = egress.Follow(v.attached, egress.Node{Links: v.links, Addresses: addresses})
 	}
-	if v.owners, err = n.store.Owners(v.attached); err != nil {
-		return err
-	}
+	v.owners = egress.Owners(v.attached)
 	v.want = egress.Needs(v.attached, v.mine)
 	// What has no source to leave with is not translated, and so not let out.
 	v.want.Elements = slices.DeleteFunc(v.want.Elements, func(e egress.Element) bool {
@@ -194,17 +205,14 @@ func (n *Node) linkTable(v *view, a egress.Attachment, f egress.Flow, all map[eg
 }
 
 func (n *Node) lookAtClassification(v *view) (err error) {
-	classes, err := n.classes(v)
-	if err != nil {
-		return err
-	}
+	classes := n.classes(v)
 	if len(classes.Pods) > 0 {
 		v.want.Chains = classes.Chains()
 		v.want.Elements = append(append(v.want.Elements, classes.ClusterElements()...), egress.UnmarkedElement())
 	}
 	var foreign bool
 	v.have.Chains, v.have.Elements, v.counters, err = n.kernel.Classification(v.want.Chains)
-	if err == nil && len(classes.Pods) == 0 && len(v.have.Chains)+len(v.have.Elements) > 0 {
+	if err == nil && len(classes.Pods)+len(v.damaged) == 0 && len(v.have.Chains)+len(v.have.Elements) > 0 {
 		// Nothing of ours is to be there; what is may be another's who uses the name.
 		foreign, err = n.kernel.ClassificationIsForeign()
 	}
@@ -219,12 +227,9 @@ func (n *Node) lookAtClassification(v *view) (err error) {
 }
 
 // classes are those of all attachments; the cluster sets are as the last ADD wrote them.
-func (n *Node) classes(v *view) (egress.Classes, error) {
+func (n *Node) classes(v *view) egress.Classes {
 	var c egress.Classes
-	cluster, ok, err := n.store.Cluster()
-	if err != nil {
-		return c, err
-	}
+	cluster, ok := n.store.Cluster()
 	var newest egress.Attachment
 	for _, a := range v.attached {
 		mine := a.Classes(v.mine(a)...)
@@ -238,5 +243,5 @@ func (n *Node) classes(v *view) (egress.Classes, error) {
 		c.Cluster = newest.ClusterCIDRs
 	}
 	v.cluster, v.recluster = c.Cluster, !ok && len(c.Pods) > 0
-	return c, nil
+	return c
 }

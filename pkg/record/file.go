@@ -13,41 +13,69 @@ import (
 )
 
 // unfinished is what a file is called while it is written. The name is the same
-// for each try, so the next one, or Discard, takes it away.
+// for each try, so the next one, or a resync, takes it away.
 const unfinished = ".unfinished"
 
-func write(path string, v any) error {
+// write makes a file of the store say this.
+func (s Store) write(dir, name string, v any) error {
+	data, err := encode(v)
+	if err != nil {
+		return err
+	}
+	if err := s.prepare(dir, name, data); err != nil {
+		return err
+	}
+	return replace(filepath.Join(s.dir, dir, name))
+}
+
+func encode(v any) ([]byte, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", path, err)
+		return nil, fmt.Errorf("encode a record: %w", err)
 	}
-	data = append(data, '\n')
-	err = writeFile(path+unfinished, data)
+	return append(data, '\n'), nil
+}
+
+// prepare writes a file that still has another name, see [replace].
+func (s Store) prepare(dir, name string, data []byte) error {
+	dir = filepath.Join(s.dir, dir)
+	path := filepath.Join(dir, name) + unfinished
+	err := writeFile(path, data, unix.O_TRUNC)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return fmt.Errorf("create the folder of records: %w", err)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("create the directory of records: %w", err)
 		}
-		err = writeFile(path+unfinished, data)
+		err = writeFile(path, data, unix.O_TRUNC)
 	}
 	if err != nil {
-		return fmt.Errorf("write the record: %w", &fs.PathError{Op: "write", Path: path + unfinished, Err: err})
+		return fmt.Errorf("write the record: %w", &fs.PathError{Op: "write", Path: path, Err: err})
 	}
-	if err := os.Rename(path+unfinished, path); err != nil {
+	return nil
+}
+
+// replace gives a file that has been prepared its name. A directory of that name is
+// nobody's, and goes.
+func replace(path string) error {
+	err := os.Rename(path+unfinished, path)
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, fs.ErrExist) {
+		if err = os.RemoveAll(path); err == nil {
+			err = os.Rename(path+unfinished, path)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("write the record: %w", err)
 	}
 	return nil
 }
 
-func read(path string, v any) error { return readInto(make([]byte, 0, 2048), path, v) }
-
-// readInto is read with a buffer to use, which may serve again.
-func readInto(buffer []byte, path string, v any) error {
-	data, err := readFile(buffer, path)
-	if err != nil {
-		return fmt.Errorf("read the record: %w", &fs.PathError{Op: "open", Path: path, Err: err})
+// read decodes a file of the store; an error is [fs.ErrNotExist], or about the file alone.
+func (s Store) read(path string, v any) error {
+	data, err := readFile(nil, filepath.Join(s.dir, path))
+	if err == nil {
+		err = json.Unmarshal(data, v)
 	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("record %s is damaged; remove it and what it stands for: %w", path, err)
+	if err != nil {
+		return fmt.Errorf("read the record %s: %w", path, err)
 	}
 	return nil
 }
@@ -61,7 +89,7 @@ func readFile(data []byte, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	data = data[:0]
+	data = slices.Grow(data[:0], 2048)
 	for {
 		n, err := unix.Read(fd, data[len(data):cap(data)])
 		if err == unix.EINTR {
@@ -74,13 +102,13 @@ func readFile(data []byte, path string) ([]byte, error) {
 		if len(data) < cap(data) {
 			return data, nil // a file gives less than it is asked for only at its end
 		}
-		data = slices.Grow(data, 512)
+		data = slices.Grow(data, len(data))
 	}
 }
 
 // writeFile is os.WriteFile without the poller.
-func writeFile(path string, data []byte) error {
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o600)
+func writeFile(path string, data []byte, flag int) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC|flag, 0o600)
 	if err != nil {
 		return err
 	}
@@ -98,53 +126,11 @@ func writeFile(path string, data []byte) error {
 	return unix.Close(fd)
 }
 
-// some returns names out of a folder, two at least where there are two.
-func some(dir string) ([]string, error) {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	// Room for . and .. and more than two of the longest names.
-	buffer := make([]byte, 2048)
-	n, err := unix.ReadDirent(fd, buffer)
-	if err != nil {
-		return nil, err
-	}
-	_, _, names := unix.ParseDirent(buffer[:n], -1, nil)
-	return names, nil
-}
-
-// link makes a symbolic link, in place of one that is there. As a rule there is
-// none, and its folder is there.
-func link(target, path string) error {
-	err := unix.Symlink(target, path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return fmt.Errorf("create the folder of records: %w", err)
-		}
-		err = unix.Symlink(target, path)
-	}
-	if errors.Is(err, fs.ErrExist) {
-		if have, err := os.Readlink(path); err == nil && have == target {
-			return nil
-		}
-		if err := remove(path); err != nil {
-			return err
-		}
-		err = unix.Symlink(target, path)
-	}
-	if err != nil {
-		return fmt.Errorf("write the record: %w", &fs.PathError{Op: "symlink", Path: path, Err: err})
-	}
-	return nil
-}
-
-// remove removes a file or an empty folder, if it is there.
+// remove removes a file or a directory with all that is in it, if it exists.
 func remove(path string) error {
 	err := unix.Unlink(path)
 	if err == unix.EISDIR {
-		err = unix.Rmdir(path)
+		err = os.RemoveAll(path)
 	}
 	if err != nil && !absent(err) {
 		return fmt.Errorf("remove the record: %w", &fs.PathError{Op: "unlink", Path: path, Err: err})
@@ -155,4 +141,8 @@ func remove(path string) error {
 // absent also covers a name that is too long to have been written.
 func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG)
+}
+
+func listError(s Store, err error) error {
+	return fmt.Errorf("list the records: %w", &fs.PathError{Op: "open", Path: filepath.Join(s.dir, attachments), Err: err})
 }

@@ -3,31 +3,22 @@ package record
 import (
 	"fmt"
 
+	"github.com/egress-ip/egress-ip/pkg/lock"
 	"golang.org/x/sys/unix"
 )
 
-// Lock waits until no other process works on this network namespace, and keeps
-// others out until unlock is called or the process ends.
-//
-// What is locked is the namespace itself (its file in /proc), not a file in /run:
-// so there is exactly one lock a namespace, also for a container that sees
-// another /run, and nothing to leave behind.
-func Lock() (unlock func(), err error) {
-	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open the network namespace: %w", err)
-	}
-	for {
-		err = unix.Flock(fd, unix.LOCK_EX)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("lock the network namespace: %w", err)
-	}
-	return func() { unix.Close(fd) }, nil
+// Lock waits until no other process works on this network namespace, [lock.Patience] at
+// the most, and keeps others out until unlock is called or the process ends. The file is
+// beside the record and stays when that goes.
+func (s Store) Lock() (unlock func(), err error) {
+	return lock.File(s.dir + ".lock").Take(lock.Patience)
+}
+
+// LockOf returns the lock of a task, a word, of which there is one in each network
+// namespace, in that of the calling thread.
+func LockOf(task string) (lock.File, error) {
+	s, err := Open()
+	return lock.File(s.dir + "." + task + ".lock"), err
 }
 
 // cookie is the kernel's number of the calling thread's network namespace, which

@@ -1,6 +1,8 @@
 package record
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,24 +13,61 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
 
-// Table returns what was last written into a link's table.
-func (s Store) Table(id uint32, f egress.Family) (t egress.Table, ok bool, err error) {
-	err = read(s.table(id, f), &t)
-	if absent(err) {
-		return egress.Table{}, false, nil
+// What is recorded of the node itself follows from the attachments, the configuration
+// and the kernel. So a file that cannot be read counts as none; a resync writes it again.
+
+// Unreadable returns the files of the node itself that exist and cannot be read, with why.
+func (s Store) Unreadable() (map[string]error, error) {
+	tables, err := s.names("tables")
+	if err != nil {
+		return nil, err
 	}
-	return t, err == nil, err
+	unreadable := map[string]error{}
+	try := func(path string, err error) {
+		if err != nil && !absent(err) {
+			unreadable[path] = err
+		}
+	}
+	for _, name := range tables {
+		if path := filepath.Join("tables", name); strings.HasSuffix(name, suffix) {
+			try(path, s.read(path, new(egress.Table)))
+		}
+	}
+	try(clusterFile, s.read(clusterFile, new(cluster)))
+	try(probeFile, s.read(probeFile, new(Probe)))
+	try(markedFile, s.read(markedFile, new(marked)))
+	return unreadable, nil
+}
+
+// tableFile is what a file of a table has.
+type tableFile struct {
+	Version int `json:"version"`
+	egress.Table
+}
+
+// Table returns what was last written into a link's table.
+func (s Store) Table(id uint32, f egress.Family) (t egress.Table, ok bool) {
+	err := s.read(table(id, f), &t)
+	return t, err == nil
 }
 
 // PutTable records what is about to be written into a link's table.
-func (s Store) PutTable(t egress.Table) error { return write(s.table(t.Table, t.Family), t) }
+func (s Store) PutTable(t egress.Table) error {
+	dir, name := filepath.Split(table(t.Table, t.Family))
+	return s.write(dir, name, tableFile{Version, t})
+}
 
 // RemoveTable forgets a link's table.
 func (s Store) RemoveTable(id uint32, f egress.Family) error {
-	if err := remove(s.table(id, f) + unfinished); err != nil {
+	if err := s.DiscardTable(id, f); err != nil {
 		return err
 	}
-	return remove(s.table(id, f))
+	return remove(filepath.Join(s.dir, table(id, f)))
+}
+
+// DiscardTable removes what a PutTable that was killed may have left.
+func (s Store) DiscardTable(id uint32, f egress.Family) error {
+	return remove(filepath.Join(s.dir, table(id, f)) + unfinished)
 }
 
 // Tables returns all that is recorded of links' tables.
@@ -39,65 +78,79 @@ func (s Store) Tables() ([]egress.Table, error) {
 	}
 	var tables []egress.Table
 	for _, name := range names {
-		if !strings.HasSuffix(name, ".json") {
-			continue // an unfinished write
-		}
 		var t egress.Table
-		if err := read(filepath.Join(s.dir, "tables", name), &t); absent(err) {
-			continue
-		} else if err != nil {
-			return nil, err
+		if strings.HasSuffix(name, suffix) && s.read(filepath.Join("tables", name), &t) == nil {
+			tables = append(tables, t)
 		}
-		tables = append(tables, t)
 	}
 	return tables, nil
 }
 
+func table(id uint32, f egress.Family) string {
+	return filepath.Join("tables", fmt.Sprintf("%d-%d%s", id, f, suffix))
+}
+
 const clusterFile = "cluster.json"
 
-// Cluster returns the networks that were last written into the cluster sets.
-func (s Store) Cluster() (cluster []netip.Prefix, ok bool, err error) {
-	err = read(filepath.Join(s.dir, clusterFile), &cluster)
-	if absent(err) {
-		return nil, false, nil
+// cluster is what its file has.
+type cluster struct {
+	Version  int            `json:"version"`
+	Networks []netip.Prefix `json:"networks"`
+}
+
+// UnmarshalJSON also takes the list that 04f183a wrote.
+func (c *cluster) UnmarshalJSON(data []byte) error {
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("[")) {
+		return json.Unmarshal(data, &c.Networks)
 	}
-	return cluster, err == nil, err
+	type plain cluster
+	return json.Unmarshal(data, (*plain)(c))
+}
+
+// Cluster returns the networks that were last written into the cluster sets.
+func (s Store) Cluster() (networks []netip.Prefix, ok bool) {
+	var c cluster
+	err := s.read(clusterFile, &c)
+	return c.Networks, err == nil
 }
 
 // PutCluster records what is about to be written into the cluster sets.
-func (s Store) PutCluster(cluster []netip.Prefix) error {
-	have, ok, err := s.Cluster()
-	if err == nil && ok && slices.Equal(have, cluster) {
+func (s Store) PutCluster(networks []netip.Prefix) error {
+	if have, ok := s.Cluster(); ok && slices.Equal(have, networks) {
 		return nil
 	}
-	return write(filepath.Join(s.dir, clusterFile), append([]netip.Prefix{}, cluster...))
+	return s.write("", clusterFile, cluster{Version, append([]netip.Prefix{}, networks...)})
 }
 
 // RemoveCluster forgets the cluster sets.
 func (s Store) RemoveCluster() error { return remove(filepath.Join(s.dir, clusterFile)) }
 
-// Probe is the probe table that is to stand, and whether its links are those with
+// Probe is the probe table that is to exist, and whether its links are those with
 // an IPv6 default route, whichever these are.
 type Probe struct {
 	egress.Probe
 	Follow bool `json:"follow"`
-	// Yields: not while somebody else's probe table stands.
+	// Yields: not while somebody else's probe table exists.
 	Yields bool `json:"yields"`
+}
+
+// probeContent is what the file of the probe table has.
+type probeContent struct {
+	Version int `json:"version"`
+	Probe
 }
 
 const probeFile = "probe.json"
 
-// Probe returns the probe table that is to stand; ok is false where none is.
-func (s Store) Probe() (p Probe, ok bool, err error) {
-	err = read(filepath.Join(s.dir, probeFile), &p)
-	if absent(err) {
-		return Probe{}, false, nil
-	}
-	return p, err == nil, err
+// Probe returns the probe table that is to exist; ok is false where none is. Where it
+// cannot be read, damaged is true.
+func (s Store) Probe() (p Probe, ok, damaged bool) {
+	err := s.read(probeFile, &p)
+	return p, err == nil, err != nil && !absent(err)
 }
 
 // PutProbe records the probe table that is about to be written.
-func (s Store) PutProbe(p Probe) error { return write(filepath.Join(s.dir, probeFile), p) }
+func (s Store) PutProbe(p Probe) error { return s.write("", probeFile, probeContent{Version, p}) }
 
 // RemoveProbe forgets the probe table.
 func (s Store) RemoveProbe() error {
@@ -114,17 +167,22 @@ type MarkedLink struct {
 
 const markedFile = "marked.json"
 
+// marked is what its file has.
+type marked struct {
+	Version int          `json:"version"`
+	Links   []MarkedLink `json:"links"`
+}
+
 // MarkedLinks returns the links of which egress-ip has set src_valid_mark.
-func (s Store) MarkedLinks() (links []MarkedLink, err error) {
-	if err := read(filepath.Join(s.dir, markedFile), &links); err != nil && !absent(err) {
-		return nil, err
-	}
-	return links, nil
+func (s Store) MarkedLinks() []MarkedLink {
+	var m marked
+	_ = s.read(markedFile, &m) // as if none was
+	return m.Links
 }
 
 // PutMarkedLinks records the links of which egress-ip has set src_valid_mark, or is about to.
 func (s Store) PutMarkedLinks(links []MarkedLink) error {
-	return write(filepath.Join(s.dir, markedFile), links)
+	return s.write("", markedFile, marked{Version, links})
 }
 
 // RemoveMarkedLinks forgets them.
@@ -142,8 +200,4 @@ func (s Store) HasSrcValidMark() bool {
 // RemoveSrcValidMark forgets that egress-ip has set the sysctl for every link of the node.
 func (s Store) RemoveSrcValidMark() error {
 	return remove(filepath.Join(s.dir, srcValidMark))
-}
-
-func (s Store) table(id uint32, f egress.Family) string {
-	return filepath.Join(s.dir, "tables", fmt.Sprintf("%d-%d.json", id, f))
 }

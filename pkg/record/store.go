@@ -1,7 +1,10 @@
 package record
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,13 +12,19 @@ import (
 	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/lock"
 	"golang.org/x/sys/unix"
 )
 
-// Root is where the records of all network namespaces are. Once made, it stays until
-// the next boot: a container in which it is mounted would never see one made later, and
-// a watcher there would take all that is recorded in that for nobody's.
-const Root = "/run/egress-ip"
+// Root is where the records of all network namespaces are.
+const Root = lock.Root
+
+// attachments is the directory of attachments.
+const attachments = "attachments"
+
+// index are the directories in which 04f183a and before kept which attachment has which
+// address and needs what.
+var index = []string{"pods", "shared"}
 
 // Store is the record of one network namespace.
 type Store struct{ dir string }
@@ -30,96 +39,154 @@ func Open() (Store, error) {
 	return Store{filepath.Join(Root, strconv.FormatUint(c, 10))}, nil
 }
 
-// Dir is the folder of the record; it is there while anything is recorded.
+// Dir is the directory of the record; it exists while anything is recorded.
 func (s Store) Dir() string { return s.dir }
 
-// Find returns the attachment of an owner; ok is false where none is recorded.
+// Find returns the attachment of an owner; ok is false where none is recorded. The error
+// is a [DamagedError] where one is and cannot be read, be it set aside or not.
 func (s Store) Find(o egress.Owner) (a egress.Attachment, ok bool, err error) {
-	err = read(s.attachment(o), &a)
-	if absent(err) {
-		return egress.Attachment{}, false, nil
+	name := fileName(o)
+	data, err := readFile(nil, s.attachment(name))
+	switch {
+	case err == nil:
+		a, err = decode(name, data)
+	case absent(err):
+		if _, err := os.Lstat(s.attachment(name) + aside); absent(err) {
+			return egress.Attachment{}, false, nil
+		}
+		err = &DamagedError{name + aside, errSetAside}
+	case damaging(err):
+		err = &DamagedError{name, err}
+	default:
+		err = fmt.Errorf("read the record: %w", &fs.PathError{Op: "open", Path: s.attachment(name), Err: err})
 	}
 	return a, err == nil, err
 }
 
-// List returns every attachment, by container and interface.
-func (s Store) List() ([]egress.Attachment, error) {
-	entries, err := os.ReadDir(filepath.Join(s.dir, "attachments"))
-	if err != nil && !absent(err) {
-		return nil, fmt.Errorf("list the records: %w", err)
+// List reads every attachment, by container and interface, and says which of them
+// cannot be read.
+func (s Store) List() ([]egress.Attachment, []*DamagedError, error) {
+	entries, err := s.entries()
+	if err != nil {
+		return nil, nil, err
 	}
 	all := make([]egress.Attachment, 0, len(entries))
+	var damaged []*DamagedError
 	buffer := make([]byte, 0, 16<<10)
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".json") {
-			continue // an unfinished write
+		a, ok, err := s.readAttachment(e.name, buffer, &damaged)
+		if err != nil {
+			return nil, nil, err
 		}
-		var a egress.Attachment
-		if err := readInto(buffer, filepath.Join(s.dir, "attachments", e.Name()), &a); err != nil {
-			if absent(err) {
-				continue
-			}
-			return nil, err
+		if ok {
+			all = append(all, a)
 		}
-		all = append(all, a)
 	}
-	return all, nil
+	slices.SortFunc(all, func(a, b egress.Attachment) int { return a.Owner.Compare(b.Owner) })
+	return all, damaged, nil
 }
 
-// Put records an attachment, then that it has its pod addresses and needs its
-// shared objects.
+// readAttachment reads one of the directory's files, if it is an attachment's.
+func (s Store) readAttachment(name string, buffer []byte, damaged *[]*DamagedError) (a egress.Attachment, ok bool, err error) {
+	if strings.HasSuffix(name, suffix+aside) {
+		*damaged = append(*damaged, &DamagedError{name, errSetAside})
+		return a, false, nil
+	}
+	if !strings.HasSuffix(name, suffix) {
+		return a, false, nil // an unfinished write
+	}
+	data, err := readFile(buffer, s.attachment(name))
+	if absent(err) {
+		return a, false, nil
+	}
+	if err == nil {
+		a, err = decode(name, data)
+	} else if damaging(err) {
+		err = &DamagedError{name, err}
+	}
+	var unreadable *DamagedError
+	if errors.As(err, &unreadable) {
+		*damaged = append(*damaged, unreadable)
+		return a, false, nil
+	}
+	if err != nil {
+		return a, false, fmt.Errorf("read the record: %w", &fs.PathError{Op: "open", Path: s.attachment(name), Err: err})
+	}
+	return a, true, nil
+}
+
+// Put records an attachment, in the place of one of the same owner, set aside or not.
 func (s Store) Put(a egress.Attachment) error {
-	if err := write(s.attachment(a.Owner), a); err != nil {
+	name := fileName(a.Owner)
+	data, err := encode(attachmentFile{Version, a})
+	if err != nil {
 		return err
 	}
-	target := filepath.Join("attachments", fileName(a.Owner))
-	for _, f := range a.Flows {
-		if err := link(filepath.Join("..", target), filepath.Join(s.dir, "pods", f.Pod.String())); err != nil {
-			return err
-		}
+	if err := s.prepare(attachments, name, data); err != nil {
+		return err
 	}
-	for _, o := range Shared(a, a.Flows...) {
-		if err := link(filepath.Join("..", "..", target), filepath.Join(s.dir, "shared", string(o), fileName(a.Owner))); err != nil {
-			return err
-		}
+	if err := s.copyOf(name, data); err != nil {
+		return err
 	}
-	return nil
+	path := s.attachment(name)
+	if err := replace(path); err != nil {
+		return err
+	}
+	return remove(path + aside)
 }
 
-// Remove forgets an attachment, the file itself last, so that a DEL that was
-// killed finds it again.
+// Remove forgets an attachment, be it set aside.
 func (s Store) Remove(a egress.Attachment) error {
-	if err := s.Release(a, a.Flows...); err != nil {
-		return err
-	}
-	if err := s.Discard(a.Owner); err != nil {
-		return err
-	}
-	if err := remove(s.attachment(a.Owner)); err != nil {
-		return err
+	path := s.attachment(fileName(a.Owner))
+	for _, p := range []string{path + unfinished, path + aside, path} {
+		if err := remove(p); err != nil {
+			return err
+		}
 	}
 	s.Prune()
 	return nil
 }
 
-// Prune removes the folders where nothing is recorded; as long as there is an
-// attachment they are not empty.
+// Discard removes what a call that was killed may have left of an owner's file, and
+// directories in which nothing is recorded.
+func (s Store) Discard(o egress.Owner) error {
+	err := remove(s.attachment(fileName(o)) + unfinished)
+	s.Prune()
+	return err
+}
+
+// Prune removes the directories where nothing is recorded.
 func (s Store) Prune() {
-	for _, dir := range []string{"attachments", "pods", "shared", "tables"} {
-		if err := unix.Rmdir(filepath.Join(s.dir, dir)); err == unix.ENOTEMPTY {
-			return
-		}
+	if err := unix.Rmdir(filepath.Join(s.dir, attachments)); err == unix.ENOTEMPTY {
+		return
 	}
-	// What was being written of the node when its call was killed.
-	for _, file := range []string{clusterFile, probeFile, markedFile, srcValidMark} {
-		_ = unix.Unlink(filepath.Join(s.dir, file+unfinished))
+	s.removeIndex()
+	_ = unix.Rmdir(filepath.Join(s.dir, "tables"))
+	// The copies, and what was being written of the node when its call was killed.
+	for _, file := range []string{copies, clusterFile + unfinished, probeFile + unfinished, markedFile + unfinished, srcValidMark + unfinished} {
+		_ = unix.Unlink(filepath.Join(s.dir, file))
 	}
 	_ = unix.Rmdir(s.dir) // fails while anything of the node is recorded
 }
 
-// Abandoned reports whether there are folders of attachments but no attachment: a
-// call was killed with its record not yet written, or just removed.
-func (s Store) Abandoned() bool {
+// removeIndex removes what an egress-ip of before has left.
+func (s Store) removeIndex() {
+	for _, dir := range index {
+		path := filepath.Join(s.dir, dir)
+		if err := unix.Rmdir(path); err == unix.ENOTEMPTY {
+			err := os.RemoveAll(path)
+			slog.Info("removed the index of an egress-ip of before", "directory", path, "error", err)
+		}
+	}
+}
+
+// Abandoned reports whether an owner without a record has left a file that was being
+// written, or there are directories of attachments but no attachment: a call was killed
+// with its record not yet written, or just removed.
+func (s Store) Abandoned(o egress.Owner) bool {
+	if _, err := os.Lstat(s.attachment(fileName(o)) + unfinished); err == nil {
+		return true
+	}
 	names, err := s.names(".")
 	if err != nil || len(names) == 0 {
 		return err == nil && s.Exists()
@@ -127,8 +194,36 @@ func (s Store) Abandoned() bool {
 	if !slices.ContainsFunc(names, func(name string) bool { return name != probeFile }) {
 		return false
 	}
-	attachments, err := some(filepath.Join(s.dir, "attachments"))
-	return absent(err) || err == nil && len(attachments) == 0
+	entries, err := s.entries()
+	return err == nil && len(entries) == 0
+}
+
+// Leftovers are what calls that were killed, or an egress-ip of before, have left of the
+// record. Without the lock, a call that is under way looks like one that was killed.
+func (s Store) Leftovers() ([]string, error) {
+	var left []string
+	for _, dir := range []string{".", attachments, "tables"} {
+		names, err := s.names(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			if strings.HasSuffix(name, unfinished) || dir == "." && slices.Contains(index, name) {
+				left = append(left, filepath.Join(dir, name))
+			}
+		}
+	}
+	return left, nil
+}
+
+// RemoveLeftovers removes what [Store.Leftovers] returns.
+func (s Store) RemoveLeftovers(left []string) error {
+	for _, path := range left {
+		if err := os.RemoveAll(filepath.Join(s.dir, path)); err != nil {
+			return fmt.Errorf("remove what is left of the record: %w", err)
+		}
+	}
+	return nil
 }
 
 // Exists reports whether anything is recorded.
@@ -145,17 +240,29 @@ func (s Store) Destroy() error {
 	return nil
 }
 
-// Discard removes what a Put that was killed may have left of an owner's file.
-func (s Store) Discard(o egress.Owner) error { return remove(s.attachment(o) + unfinished) }
-
-func (s Store) attachment(o egress.Owner) string {
-	return filepath.Join(s.dir, "attachments", fileName(o))
+// names lists a directory of the record; one that does not exist is empty.
+func (s Store) names(dir string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, dir))
+	if err != nil && !absent(err) {
+		return nil, fmt.Errorf("list the records: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, nil
 }
 
-// Neither a container ID nor a link's name may hold a colon or a slash.
-func fileName(o egress.Owner) string { return o.ContainerID + ":" + o.IfName + ".json" }
+func (s Store) attachment(name string) string { return filepath.Join(s.dir, attachments, name) }
 
-func ownerOf(path string) egress.Owner {
-	id, ifName, _ := strings.Cut(strings.TrimSuffix(filepath.Base(path), ".json"), ":")
+// suffix of an attachment's file.
+const suffix = ".json"
+
+// Neither a container ID nor a link's name may hold a colon or a slash.
+func fileName(o egress.Owner) string { return o.ContainerID + ":" + o.IfName + suffix }
+
+func ownerOf(name string) egress.Owner {
+	name, _, _ = strings.Cut(name, suffix)
+	id, ifName, _ := strings.Cut(name, ":")
 	return egress.Owner{ContainerID: id, IfName: ifName}
 }

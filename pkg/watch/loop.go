@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -19,15 +20,20 @@ const (
 	longestPause  = 30 * time.Second
 )
 
-// Run calls resync, or whatever else puts something right, at once, after each burst of events, and again after an error,
-// until ctx is done; it waits for a call that is under way then. Resync returns a line
-// for each change that it made, also together with an error.
+// Period is about how often to look where no event comes. Not all that matters has one: a
+// sysctl, a file of the record; and one may be lost.
+const Period = 5 * time.Minute
+
+// Run calls resync, or whatever else repairs something, at once, after each burst of events,
+// again after an error, and at the latest one period, give or take a fifth, after the last
+// call, until ctx is done; it waits for a call that is under way then. Resync returns a
+// line for each change that it made, also together with an error.
 //
 // Resync's own writes come back as events: one more call, which finds nothing.
 // Where it finds something each time, because somebody wants it otherwise, the
 // calls become rare. Run logs changes and errors and never gives up.
-func Run(ctx context.Context, events <-chan struct{}, resync func() (changed []string, err error), manager Manager) {
-	l := &loop{resync: resync, manager: manager, log: slog.Default()}
+func Run(ctx context.Context, events <-chan struct{}, resync func() (changed []string, err error), manager Manager, period time.Duration) {
+	l := &loop{resync: resync, manager: manager, log: slog.Default(), period: period}
 	l.run(ctx, events)
 }
 
@@ -36,8 +42,9 @@ type loop struct {
 	resync  func() ([]string, error)
 	manager Manager
 	log     *slog.Logger
+	period  time.Duration
 
-	timer    *time.Timer // fires when resync is due; stopped while it is not
+	timer    *time.Timer // fires when resync is due
 	burst    time.Time   // the first event since the last resync, if there was any
 	earliest time.Time   // amid a pause, its end
 	retry    time.Duration
@@ -104,6 +111,8 @@ func (l *loop) look() {
 	}
 	l.retry = 0
 	l.earliest = now.Add(l.fight.pause(l.log, now, changed))
+	// Not all nodes' watchers at the same moment.
+	l.timer.Reset(l.period*4/5 + rand.N(l.period*2/5))
 	if !l.ready {
 		l.ready = true
 		l.log.Info("watching from now on")

@@ -26,13 +26,21 @@ type watched struct {
 	states []string        // what the manager was told
 }
 
-// watching starts a loop. Resync is called with the number of calls before it.
+// watching starts a loop that looks when something happens. Resync is called with the
+// number of calls before it.
 func watching(t *testing.T, watchdog time.Duration, resync func(w *watched, call int) ([]string, error)) *watched {
+	t.Helper()
+	return watchingEvery(t, 1e4*time.Hour, watchdog, resync)
+}
+
+// watchingEvery starts a loop that also looks once in a period.
+func watchingEvery(t *testing.T, period, watchdog time.Duration, resync func(w *watched, call int) ([]string, error)) *watched {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	w := &watched{events: make(chan struct{}, 1), start: time.Now(), stop: stop, ended: make(chan struct{})}
 	l := &loop{
-		log: slog.New(slog.NewTextHandler(&w.log, nil)),
+		period: period,
+		log:    slog.New(slog.NewTextHandler(&w.log, nil)),
 		manager: Manager{
 			Notify:   func(state string) { w.states = append(w.states, state) },
 			Watchdog: watchdog,
@@ -102,6 +110,29 @@ func TestIdleWithoutEvents(t *testing.T) {
 		w.end()
 		require.Len(t, w.calls, 1)
 		require.Equal(t, []string{daemon.SdNotifyReady, daemon.SdNotifyStopping}, w.states)
+	})
+}
+
+// TestLooksWithoutEvents: about every period, but not all watchers at once; an event comes
+// on top.
+func TestLooksWithoutEvents(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := watchingEvery(t, Period, 0, nothing)
+		later(1000 * Period)
+		require.InDelta(t, 1000, len(w.calls), 100)
+		different := map[time.Duration]bool{}
+		for _, gap := range w.gaps() {
+			require.InDelta(t, Period, gap, float64(Period/5))
+			different[gap] = true
+		}
+		require.Greater(t, len(different), 100)
+		last := w.calls[len(w.calls)-1]
+		w.event()
+		later(settle)
+		require.Less(t, w.calls[len(w.calls)-1]-last, Period*6/5)
+		require.Equal(t, time.Since(w.start), w.calls[len(w.calls)-1])
+		w.end()
 	})
 }
 

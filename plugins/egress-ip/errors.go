@@ -5,6 +5,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/egress-ip/egress-ip/pkg/config"
+	"github.com/egress-ip/egress-ip/pkg/lock"
 	"github.com/egress-ip/egress-ip/pkg/node"
 )
 
@@ -27,12 +28,15 @@ func cniError(err error) error {
 		invalid    *config.InvalidError
 		missing    *node.MissingError
 		conflict   *node.ConflictError
+		held       *lock.HeldError
 	)
 	switch {
 	case errors.As(err, &annotation):
 		code = errAnnotation
 	case errors.As(err, &missing):
 		code = errMissing
+	case errors.As(err, &held):
+		code = types.ErrTryAgainLater
 	case errors.As(err, &conflict):
 		code = errConflict
 	case errors.As(err, &invalid):

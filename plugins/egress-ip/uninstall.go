@@ -77,8 +77,8 @@ func recordedPods() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	pods, err := store.List()
-	return len(pods), err
+	pods, damaged, err := store.List()
+	return len(pods) + len(damaged), err
 }
 
 // anyRecord reports whether this node's record has anything, be it the probe table.

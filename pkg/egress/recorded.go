@@ -1,0 +1,58 @@
+package egress
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// Compare orders owners by container and interface.
+func (o Owner) Compare(other Owner) int {
+	return cmp.Or(cmp.Compare(o.ContainerID, other.ContainerID), cmp.Compare(o.IfName, other.IfName))
+}
+
+// Validate reports what an attachment that was read lacks, or has that no ADD gave it.
+func (a Attachment) Validate() error {
+	if len(a.Flows) == 0 {
+		return errors.New("it has no flows")
+	}
+	if a.RulePriority == 0 || a.MarkMask == 0 {
+		return errors.New("it has no rulePriority or no markMask")
+	}
+	for _, f := range a.Flows {
+		switch {
+		case !f.Pod.IsValid() || !f.Address.IsValid() || FamilyOf(f.Pod) != FamilyOf(f.Address):
+			return fmt.Errorf("pod %q and address %q are no two addresses of one family", f.Pod, f.Address)
+		case f.Link == "" || f.Index <= 0 || f.Table == 0:
+			return fmt.Errorf("the flow of pod %s has no link, ifindex or table", f.Pod)
+		case f.Mark == 0 || f.Mark&^a.MarkMask != 0:
+			return fmt.Errorf("the flow of pod %s has the mark %#x, which is none of markMask %#x", f.Pod, f.Mark, a.MarkMask)
+		}
+	}
+	return nil
+}
+
+// Owners says which of the attachments has each pod address: an address has one pod at a
+// time, and where several claim one it is the newest's.
+func Owners(attachments []Attachment) map[netip.Addr]Owner {
+	owners := make(map[netip.Addr]Owner, len(attachments))
+	newest := make(map[netip.Addr]Attachment)
+	for _, a := range attachments {
+		for _, f := range a.Flows {
+			if other, taken := newest[f.Pod]; taken && !a.newer(other) {
+				continue
+			}
+			owners[f.Pod], newest[f.Pod] = a.Owner, a
+		}
+	}
+	return owners
+}
+
+// newer orders attachments that claim the same pod address.
+func (a Attachment) newer(other Attachment) bool {
+	if order := a.Since.Compare(other.Since); order != 0 {
+		return order > 0
+	}
+	return a.Owner.Compare(other.Owner) > 0
+}

@@ -1,0 +1,79 @@
+package node
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/record"
+)
+
+// detachDamaged is the DEL of an attachment of which there is a record that cannot be
+// read. The kernel's elements name their owner, and so tell which addresses the container
+// had; what hangs on those goes, and what no other attachment needs.
+func (n *Node) detachDamaged(d *record.DamagedError) error {
+	slog.Warn("the record of the container cannot be read; what the kernel has of it is removed, but for an egress address that no other pod has", "error", d)
+	if err := n.setAside([]*record.DamagedError{d}); err != nil {
+		return err
+	}
+	v, err := n.look(d.Owner())
+	if err != nil {
+		return err
+	}
+	v.missing, v.misplaced = egress.State{}, nil // repairs are a resync's
+	if err := errors.Join(
+		n.repairClassification(v, v.missing, v.surplus),
+		n.removeSurplus(v, v.surplus),
+		n.kernel.SetRoutes(nil, slices.DeleteFunc(slices.Clone(v.surplus.Routes), func(r egress.Route) bool { return !ofOnePod(r) })),
+		n.forgetConnections(v, v.surplus),
+		n.forgetNode(v),
+	); err != nil {
+		return err
+	}
+	n.nameTables()
+	n.read = nil
+	return n.store.Remove(egress.Attachment{Owner: d.Owner()})
+}
+
+// ofOnePod reports whether a route is the throw of one pod.
+func ofOnePod(r egress.Route) bool { return r.Type == egress.Throw && r.Dst.IsSingleIP() }
+
+// spare takes out of what no record asks for what an attachment may need that cannot be
+// read: the elements that name its container, and whatever has no owner that is known. So
+// its pod keeps its egress, or is refused, but does not leave by the primary link.
+func (v *view) spare(surplus egress.State) (left egress.State) {
+	if len(v.damaged) == 0 {
+		return surplus
+	}
+	owners := map[string]bool{}
+	for _, d := range v.damaged {
+		owners[d.Owner().Comment()] = true
+	}
+	known := map[netip.Addr]bool{}
+	for pod := range v.owners {
+		known[pod] = true
+	}
+	for _, e := range surplus.Elements {
+		if e.Pod.IsValid() && (known[e.Pod] || !owners[e.Owner]) {
+			left.Elements = append(left.Elements, e)
+		}
+	}
+	for _, e := range left.Elements {
+		known[e.Pod] = true
+	}
+	for _, r := range surplus.Rules {
+		if known[r.From] {
+			left.Rules = append(left.Rules, r)
+		}
+	}
+	for _, r := range surplus.Routes {
+		wanted := slices.ContainsFunc(v.tables, func(t linkTable) bool { return t.has(r) })
+		if known[r.Dst.Addr()] && ofOnePod(r) || wanted && !ofOnePod(r) {
+			left.Routes = append(left.Routes, r)
+		}
+	}
+	left.Addresses = surplus.Addresses // those of attachments that can be read
+	return left
+}
