@@ -55,7 +55,7 @@ func (k *Kernel) AddAddress(a egress.Address) (added bool, err error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("add address %s: %w", a, err)
+		return false, fmt.Errorf("add address %s: %w", a, noAnswer(err))
 	}
 	if a.Address.Is6() {
 		return true, k.awaitLocal(a)
@@ -85,7 +85,7 @@ func (k *Kernel) awaitLocal(a egress.Address) error {
 func (k *Kernel) DeleteAddress(a egress.Address) error {
 	addr := &netlink.Addr{IPNet: fromPrefix(egress.Host(a.Address)), LinkIndex: a.Link}
 	if err := k.rt.AddrDel(nil, addr); err != nil && !gone(err) {
-		return fmt.Errorf("delete address %s: %w", a, err)
+		return fmt.Errorf("delete address %s: %w", a, noAnswer(err))
 	}
 	return nil
 }

@@ -140,5 +140,5 @@ func classifyError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("table inet %s: %w", egressTable.Name, err)
+	return fmt.Errorf("table inet %s: %w", egressTable.Name, noAnswer(err))
 }

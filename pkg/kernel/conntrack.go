@@ -53,10 +53,10 @@ func (k *Kernel) deleteConntrack(pod netip.Addr) error {
 		return err
 	}
 	if pod.Is4() {
-		if connections < manyConnections && flush(pod, ctaTupleOrig) == nil && flush(pod, ctaTupleReply) == nil {
+		if connections < manyConnections && k.flush(pod, ctaTupleOrig) == nil && k.flush(pod, ctaTupleReply) == nil {
 			return nil
 		}
-		if deleteFiltered(pod, ctaTupleOrig) == nil && deleteFiltered(pod, ctaTupleReply) == nil {
+		if k.deleteFiltered(pod, ctaTupleOrig) == nil && k.deleteFiltered(pod, ctaTupleReply) == nil {
 			return nil
 		}
 	}
@@ -72,8 +72,7 @@ func (k *Kernel) deleteConntrack(pod netip.Addr) error {
 		}
 		filters = append(filters, filter)
 	}
-	_, err = ct.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(familyOf(pod)), filters...)
-	return err
+	return deleteConnections(ct, netlink.InetFamily(familyOf(pod)), filters...)
 }
 
 // connections returns how many the network namespace has; none without conntrack.
@@ -89,22 +88,36 @@ func connections() (int, error) {
 }
 
 // flush has the kernel find and delete the entries.
-func flush(pod netip.Addr, tuple int) error {
-	_, err := conntrackRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, pod, tuple).Execute(unix.NETLINK_NETFILTER, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
+func (k *Kernel) flush(pod netip.Addr, tuple int) error {
+	req, err := k.conntrackRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+	if err != nil {
+		return err
 	}
-	return err
+	nameConnections(req, pod, tuple)
+	if _, err := req.Execute(unix.NETLINK_NETFILTER, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
 }
 
 // deleteFiltered has the kernel dump the entries, and deletes each.
-func deleteFiltered(pod netip.Addr, tuple int) error {
-	entries, err := conntrackRequest(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, pod, tuple).Execute(unix.NETLINK_NETFILTER, 0)
+func (k *Kernel) deleteFiltered(pod netip.Addr, tuple int) error {
+	entries, err := dump(func() ([][]byte, error) {
+		req, err := k.conntrackRequest(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
+		if err != nil {
+			return nil, err
+		}
+		nameConnections(req, pod, tuple)
+		return req.Execute(unix.NETLINK_NETFILTER, 0)
+	})
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
-		req := nl.NewNetlinkRequest(netlink.ConntrackTable<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+		req, err := k.conntrackRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+		if err != nil {
+			return err
+		}
 		req.AddRawData(entry) // names itself
 		if _, err := req.Execute(unix.NETLINK_NETFILTER, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
@@ -113,9 +126,22 @@ func deleteFiltered(pod netip.Addr, tuple int) error {
 	return nil
 }
 
-// conntrackRequest names the entries whose tuple has the pod as its source.
-func conntrackRequest(message, flags int, pod netip.Addr, tuple int) *nl.NetlinkRequest {
+// conntrackRequest is one to be sent by a socket for conntrack, opened when first asked for.
+func (k *Kernel) conntrackRequest(message, flags int) (*nl.NetlinkRequest, error) {
+	if k.ctSocket == nil {
+		socket, err := openSocket(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return nil, fmt.Errorf("open a conntrack socket: %w", err)
+		}
+		k.ctSocket = socket
+	}
 	req := nl.NewNetlinkRequest(netlink.ConntrackTable<<8|message, flags)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: k.ctSocket}
+	return req, nil
+}
+
+// nameConnections names the entries whose tuple has the pod as its source.
+func nameConnections(req *nl.NetlinkRequest, pod netip.Addr, tuple int) {
 	// Version 1: the kernel heeds the family (it does not with 0).
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(familyOf(pod)), Version: 1})
 	src, flagsOf := ctaIPv4Src, ctaFilterOrigFlags
@@ -131,5 +157,4 @@ func conntrackRequest(message, flags int, pod netip.Addr, tuple int) *nl.Netlink
 	f := nl.NewRtAttr(unix.NLA_F_NESTED|ctaFilter, nil)
 	f.AddRtAttr(flagsOf, binary.NativeEndian.AppendUint32(nil, filterIPSrc))
 	req.AddData(f)
-	return req
 }

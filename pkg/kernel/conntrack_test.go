@@ -17,20 +17,20 @@ import (
 func TestDeleteConntrack(t *testing.T) {
 	t.Parallel()
 	const pod4, pod6 = "10.244.1.5", "fd00:10:244::5"
-	both := func(one func(netip.Addr, int) error) func(*Kernel, netip.Addr) error {
-		return func(_ *Kernel, pod netip.Addr) error {
-			if err := one(pod, ctaTupleOrig); err != nil {
+	both := func(one func(*Kernel, netip.Addr, int) error) func(*Kernel, netip.Addr) error {
+		return func(k *Kernel, pod netip.Addr) error {
+			if err := one(k, pod, ctaTupleOrig); err != nil {
 				return err
 			}
-			return one(pod, ctaTupleReply)
+			return one(k, pod, ctaTupleReply)
 		}
 	}
 	for name, tt := range map[string]struct {
 		pod    string
 		delete func(*Kernel, netip.Addr) error
 	}{
-		"flushed":            {pod4, both(flush)},
-		"found, and deleted": {pod4, both(deleteFiltered)},
+		"flushed":            {pod4, both((*Kernel).flush)},
+		"found, and deleted": {pod4, both((*Kernel).deleteFiltered)},
 		"as ADD and DEL do":  {pod4, (*Kernel).DeleteConntrack},
 		"IPv6":               {pod6, (*Kernel).DeleteConntrack},
 	} {

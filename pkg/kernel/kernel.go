@@ -16,12 +16,14 @@ type Kernel struct {
 	nft *nftables.Conn
 	ct  *netlink.Handle // opened on first use, see conntrack.go
 
-	routeSocket *nl.SocketHandle // see route_message.go
+	// For requests that the library does not know, see route_message.go and, opened on
+	// first use, conntrack.go.
+	routeSocket, ctSocket *nl.SocketHandle
 }
 
 // Open connects to the network namespace of the calling thread.
 func Open() (*Kernel, error) {
-	rt, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	rt, err := openHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open an rtnetlink socket: %w", err)
 	}
@@ -36,7 +38,7 @@ func Open() (*Kernel, error) {
 		rt.Close()
 		return nil, err
 	}
-	nft, err := nftables.New(nftables.AsLasting())
+	nft, err := openNFT(nftables.AsLasting())
 	if err != nil {
 		// A kernel without nf_tables, or a seccomp profile that refuses it. What needs no
 		// nf_tables works; for the rest each use opens a socket of its own, and says why
@@ -54,17 +56,9 @@ func (k *Kernel) Close() {
 	if k.ct != nil {
 		k.ct.Close()
 	}
-}
-
-// dump repeats a dump that a concurrent change has made inconsistent.
-func dump[T any](list func() ([]T, error)) ([]T, error) {
-	const tries = 16
-	for range tries - 1 {
-		if all, err := list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return all, err
-		}
+	if k.ctSocket != nil {
+		k.ctSocket.Close()
 	}
-	return list()
 }
 
 // lenient does without strict checks what they refuse: the library asks for rules

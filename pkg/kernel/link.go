@@ -38,7 +38,7 @@ func (k *Kernel) Links(names []string, indexes []int) ([]egress.Link, error) {
 	}
 	for _, name := range names {
 		if err := add(k.rt.LinkByName(name)); err != nil {
-			return nil, fmt.Errorf("read link %s: %w", name, err)
+			return nil, fmt.Errorf("read link %s: %w", name, noAnswer(err))
 		}
 	}
 	for _, index := range indexes {
@@ -46,7 +46,7 @@ func (k *Kernel) Links(names []string, indexes []int) ([]egress.Link, error) {
 			continue
 		}
 		if err := add(k.rt.LinkByIndex(index)); err != nil {
-			return nil, fmt.Errorf("read link with index %d: %w", index, err)
+			return nil, fmt.Errorf("read link with index %d: %w", index, noAnswer(err))
 		}
 	}
 	return links, nil
@@ -75,7 +75,7 @@ func tableOfMaster(master netlink.Link) uint32 {
 func (k *Kernel) Name(index int) (string, error) {
 	l, err := k.rt.LinkByIndex(index)
 	if err != nil {
-		return "", fmt.Errorf("read link with index %d: %w", index, err)
+		return "", fmt.Errorf("read link with index %d: %w", index, noAnswer(err))
 	}
 	return l.Attrs().Name, nil
 }

@@ -68,7 +68,7 @@ func (k *Kernel) DeleteMistranslated(flows []egress.Flow, inside map[egress.Fami
 		if err != nil {
 			return err
 		}
-		if _, err := ct.ConntrackDeleteFilters(netlink.ConntrackTable, unixFamily(family), m); err != nil {
+		if err := deleteConnections(ct, unixFamily(family), m); err != nil {
 			return fmt.Errorf("delete %s connections without their egress address: %w", family, err)
 		}
 	}
@@ -80,11 +80,21 @@ func unixFamily(f egress.Family) netlink.InetFamily { return netlink.InetFamily(
 // conntrack returns a socket for connections, opened when first asked for.
 func (k *Kernel) conntrack() (*netlink.Handle, error) {
 	if k.ct == nil {
-		ct, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+		ct, err := openHandle(unix.NETLINK_NETFILTER)
 		if err != nil {
 			return nil, fmt.Errorf("open a conntrack socket: %w", err)
 		}
 		k.ct = ct
 	}
 	return k.ct, nil
+}
+
+// deleteConnections drops those that match one of the filters. The dump that it begins
+// with is repeated as others are, with what is left.
+func deleteConnections(ct *netlink.Handle, family netlink.InetFamily, filters ...netlink.CustomConntrackFilter) error {
+	_, err := dump(func() ([]struct{}, error) {
+		_, err := ct.ConntrackDeleteFilters(netlink.ConntrackTable, family, filters...)
+		return nil, err
+	})
+	return err
 }

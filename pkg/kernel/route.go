@@ -140,7 +140,7 @@ func (k *Kernel) SetRoutes(want, have []egress.Route) error {
 // AddRoute adds the hops of one route.
 func (k *Kernel) AddRoute(hops ...egress.Route) error {
 	if err := k.rt.RouteAdd(fromRoutes(hops)); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add route %s: %w", hops[0], err)
+		return fmt.Errorf("add route %s: %w", hops[0], noAnswer(err))
 	}
 	return nil
 }
@@ -160,7 +160,7 @@ func (k *Kernel) replaceRoute(hops, old []egress.Route) error {
 		return k.deleteAnyRoute(old)
 	}
 	if err != nil {
-		return fmt.Errorf("replace route %s: %w", hops[0], err)
+		return fmt.Errorf("replace route %s: %w", hops[0], noAnswer(err))
 	}
 	return nil
 }
@@ -170,7 +170,7 @@ func (k *Kernel) deleteAnyRoute(hops []egress.Route) error {
 	r := fromRoutes(hops)
 	r.Protocol = unix.RTPROT_UNSPEC
 	if err := k.rt.RouteDel(r); err != nil && !gone(err) {
-		return fmt.Errorf("delete route %s: %w", hops[0], err)
+		return fmt.Errorf("delete route %s: %w", hops[0], noAnswer(err))
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func (k *Kernel) deleteAnyRoute(hops []egress.Route) error {
 // DeleteRoute deletes the route with these hops.
 func (k *Kernel) DeleteRoute(hops ...egress.Route) error {
 	if err := k.rt.RouteDel(fromRoutes(hops)); err != nil && !gone(err) {
-		return fmt.Errorf("delete route %s: %w", hops[0], err)
+		return fmt.Errorf("delete route %s: %w", hops[0], noAnswer(err))
 	}
 	return nil
 }

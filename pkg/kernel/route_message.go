@@ -15,15 +15,15 @@ import (
 // openRouteSocket opens a socket for routes, with strict checks: the kernel itself then
 // filters dumps by table, link and type; a node may have 100,000 routes.
 func openRouteSocket() (*nl.SocketHandle, error) {
-	socket, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	socket, err := openSocket(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open an rtnetlink socket: %w", err)
 	}
-	if err := unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil {
+	if err := unix.SetsockoptInt(socket.Socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil {
 		socket.Close()
 		return nil, fmt.Errorf("ask rtnetlink for strict checks: %w", err)
 	}
-	return &nl.SocketHandle{Socket: socket}, nil
+	return socket, nil
 }
 
 // routeQuery says which routes the kernel is asked for; zero fields ask for any.

@@ -1,0 +1,89 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	mdlayher "github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// No wait for the kernel is without an end: a runtime gives a plugin two minutes, and
+// tells nobody then what it has waited for.
+const (
+	// answerWithin is for one answer of rtnetlink or conntrack.
+	answerWithin = 10 * time.Second
+	// nftWithin is for all that is asked of nf_tables by one socket.
+	nftWithin = 30 * time.Second
+)
+
+// openSocket opens a socket for requests of our own; Close gives it back.
+func openSocket(protocol int) (*nl.SocketHandle, error) {
+	socket, err := nl.Subscribe(protocol)
+	if err != nil {
+		return nil, err
+	}
+	within := unix.NsecToTimeval(answerWithin.Nanoseconds())
+	if err := errors.Join(socket.SetSendTimeout(&within), socket.SetReceiveTimeout(&within)); err != nil {
+		socket.Close()
+		return nil, err
+	}
+	return &nl.SocketHandle{Socket: socket}, nil
+}
+
+// openHandle opens a socket for the library's requests.
+func openHandle(protocol int) (*netlink.Handle, error) {
+	h, err := netlink.NewHandle(protocol)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.SetSocketTimeout(answerWithin); err != nil {
+		h.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// openNFT opens a connection to nf_tables. When its time is over it is closed. A deadline
+// would not do: the library goes on reading after an error as long as there is something
+// to be read, and behind a deadline there always is.
+//
+// With an option of ours the library leaves the sizes of buffers to us. They are limits,
+// not memory: of what one transaction may say, and of the answers to it.
+func openNFT(options ...nftables.ConnOption) (*nftables.Conn, error) {
+	const buffer = 16 << 20
+	return nftables.New(append(options, nftables.WithSockOptions(func(c *mdlayher.Conn) error {
+		time.AfterFunc(nftWithin, func() { _ = c.Close() }) // the error says that it has been closed already
+		return errors.Join(c.SetWriteBuffer(buffer), c.SetReadBuffer(buffer))
+	}))...)
+}
+
+// noAnswer says of an error of a wait that has come to its end what it means.
+func noAnswer(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EAGAIN):
+		return fmt.Errorf("the kernel has not answered within %v: %w", answerWithin, err)
+	// Closed while it was read from (Go has no name for that error), and before.
+	case strings.HasSuffix(err.Error(), "use of closed file"), errors.Is(err, unix.EBADF):
+		return fmt.Errorf("the kernel has not answered within %v: %w", nftWithin, err)
+	}
+	return err
+}
+
+// dump repeats a dump that a concurrent change has made inconsistent.
+func dump[T any](list func() ([]T, error)) (all []T, err error) {
+	const tries = 16
+	for range tries {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, noAnswer(err)
+		}
+	}
+	return nil, fmt.Errorf("it has changed during each of %d attempts to read it: %w", tries, err)
+}
