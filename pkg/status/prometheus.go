@@ -27,9 +27,10 @@ func (s Status) WritePrometheus(w io.Writer, version string) error {
 func (s Status) families(version string) []*family {
 	var (
 		build      = gauge("egress_ip_build_info", "1, labelled with the version of egress-ip.")
-		healthy    = gauge("egress_ip_healthy", "1 if nothing is missing or unrecorded, and every link is up.")
+		healthy    = gauge("egress_ip_healthy", "1 if nothing is missing, unrecorded or unread, and every link is up.")
 		missing    = gauge("egress_ip_missing", "What is recorded but not in the kernel, of all pods, links and the probe table.")
 		unrecorded = gauge("egress_ip_unrecorded", "What is egress-ip's in the kernel but recorded nowhere.")
+		unread     = gauge("egress_ip_unread", "Parts of the node that could not be read, so nothing is said of them.")
 		linkUp     = gauge("egress_ip_link_up", "1 if the egress link can send.")
 		linkPods   = gauge("egress_ip_link_pods", "Pods that are recorded on the egress link.")
 		podHealthy = gauge("egress_ip_pod_healthy", "1 if the pod address leaves as the annotation says: nothing that it needs is missing, and its link is up.")
@@ -42,6 +43,7 @@ func (s Status) families(version string) []*family {
 	healthy.add(truth(s.Healthy))
 	missing.add(uint64(s.missing()))
 	unrecorded.add(uint64(len(s.Unrecorded)))
+	unread.add(uint64(len(s.Unread)))
 	for _, l := range s.Links {
 		linkUp.all(l.State == LinkUp, "link", l.Name, "table", decimal(uint64(l.Table)))
 		linkPods.add(uint64(l.Pods), "link", l.Name)
@@ -63,7 +65,7 @@ func (s Status) families(version string) []*family {
 		octets.add(p.In.Bytes, "direction", "in")
 		octets.add(p.Out.Bytes, "direction", "out")
 	}
-	return []*family{build, healthy, missing, unrecorded, linkUp, linkPods, podHealthy, podPackets, podBytes, packets, octets}
+	return []*family{build, healthy, missing, unrecorded, unread, linkUp, linkPods, podHealthy, podPackets, podBytes, packets, octets}
 }
 
 // family is one metric with all its samples. Two of the same labels would make

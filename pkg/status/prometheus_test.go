@@ -100,6 +100,7 @@ func TestPrometheus(t *testing.T) {
 		"egress_ip_healthy":    {{"", 0}},
 		"egress_ip_missing":    {{"", 7}},
 		"egress_ip_unrecorded": {{"", 1}},
+		"egress_ip_unread":     {{"", 0}},
 
 		"egress_ip_link_up":   {{"link=enp7s0 table=1134", 1}, {"link=enp8s0 table=1135", 0}},
 		"egress_ip_link_pods": {{"link=enp7s0", 2}, {"link=enp8s0", 1}},
@@ -124,7 +125,7 @@ func TestPrometheus(t *testing.T) {
 func TestPrometheusNothing(t *testing.T) {
 	t.Parallel()
 	samples, _ := scrape(t, status.New(status.Status{}))
-	require.Equal(t, []string{"egress_ip_build_info", "egress_ip_healthy", "egress_ip_missing", "egress_ip_unrecorded"},
+	require.Equal(t, []string{"egress_ip_build_info", "egress_ip_healthy", "egress_ip_missing", "egress_ip_unread", "egress_ip_unrecorded"},
 		slices.Sorted(maps.Keys(samples)))
 	require.Equal(t, []sample{{"", 1}}, samples["egress_ip_healthy"])
 }
