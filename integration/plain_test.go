@@ -3,7 +3,6 @@ package integration
 import (
 	"bytes"
 	"encoding/json"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,12 +91,6 @@ func (d *direct) requireFails(t *testing.T, r *refusal, cniArgs string, code uin
 	require.NoError(t, json.Unmarshal([]byte(failed.stdout), &e), failed.stdout)
 	require.Equal(t, code, e.Code, e.Msg)
 	require.Contains(t, e.Msg, want)
-}
-
-func with(entry, more object) object {
-	all := maps.Clone(entry)
-	maps.Copy(all, more)
-	return all
 }
 
 // ownProbeTable makes the probe table one that only this process may change.
