@@ -229,11 +229,11 @@ func TestResyncForeign(t *testing.T) {
 
 	// Beside pods of ours, too.
 	run("nft delete table inet egress_ip", "ip -FAMILY rule del pref 6000", "ip -FAMILY rule del pref 6000",
-		"ip -FAMILY rule del pref 6001 fwmark 7", "ip -FAMILY rule del pref 6001 fwmark 7",
+		"ip -FAMILY rule del pref 6001 fwmark 7", "ip -FAMILY rule del pref 6001 fwmark 7", "ip -FAMILY route flush table 1003",
 		"ip address del 192.168.124.99/32 dev enp7s0")(t, c)
 	d := c.newTenant(t, nil, "pod", "10.244.1.5", "fd00:10:244::5", egress4, egress6)
 	d.attach(t)
-	run("nft add chain inet egress_ip theirs", "nft add set inet egress_ip theirs { type ipv4_addr; }",
+	run("ip route add throw 198.18.0.0/15 table 1003", "ip -6 route add throw 2001:db8:18::/48 table 1003", "nft add chain inet egress_ip theirs", "nft add set inet egress_ip theirs { type ipv4_addr; }",
 		"ip rule add pref 6000 from 10.244.1.99 lookup 1003", "ip -FAMILY rule add pref 6001 fwmark 7 lookup 7777 proto kernel",
 		"ip address add 192.168.124.77/32 dev enp7s0")(t, c)
 	c.requireNothingToDo(t)

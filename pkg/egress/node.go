@@ -26,6 +26,9 @@ type LinkAddress struct {
 	// Ordinary: global, not deprecated, tentative, temporary or secondary: fit
 	// to be what `link alone` leaves with.
 	Ordinary bool
+	// Unconfirmed: an IPv6 address of which it is not known yet, or known to be so, that
+	// another host has it. The node does not answer for it.
+	Unconfirmed bool
 	// Ours: egress-ip put it there, so it is not the link's own.
 	Ours bool
 }

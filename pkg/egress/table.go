@@ -142,6 +142,12 @@ func throw(table uint32, dst netip.Prefix) Route {
 	return r
 }
 
+// Astray returns those of somebody else's routes in the table that can take a packet
+// elsewhere than out by the link, or nowhere.
+func (t TableSpec) Astray(others []Route) []Route {
+	return slices.DeleteFunc(slices.Clone(others), func(r Route) bool { return r.Type == Unicast && r.Link == t.Index })
+}
+
 // Equal reports whether both are the same, networks in the same order.
 func (t Table) Equal(o Table) bool {
 	return t.Table == o.Table && t.Link == o.Link && t.Index == o.Index && t.Family == o.Family && t.Gateway == o.Gateway &&

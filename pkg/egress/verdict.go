@@ -106,11 +106,8 @@ func (w Way) routeCauses() []cause {
 	if !w.Agrees() {
 		return []cause{w.disagreementCause()}
 	}
-	at := PrioritiesAround(w.RulePriority)
-	for _, s := range w.Steps {
-		if !w.isOurs(s.Rule) && s.Rule.Priority <= at.Source && (s.Decides() || s.Rule.Goto > at.Link) {
-			return []cause{{fmt.Sprintf("the rule `%s` is before egress-ip's", s.Rule), fmt.Sprintf("remove it, or give it a priority above %d", at.Behind)}}
-		}
+	if c, is := w.ruleCause(); is {
+		return []cause{c}
 	}
 	var causes []cause
 	if w.Packet.Mark&w.MarkMask != w.Flow.Mark {
@@ -127,6 +124,40 @@ func (w Way) routeCauses() []cause {
 		return []cause{otherwise}
 	}
 	return causes
+}
+
+// ruleCause says which rule of somebody else's decides before ours.
+func (w Way) ruleCause() (c cause, is bool) {
+	at := PrioritiesAround(w.RulePriority)
+	for _, s := range w.Steps {
+		if !w.isOurs(s.Rule) && s.Rule.Priority <= at.Source && (s.Decides() || s.Rule.Goto > at.Link) {
+			return cause{fmt.Sprintf("the rule `%s` is before egress-ip's", s.Rule), fmt.Sprintf("remove it, or give it a priority above %d", at.Behind)}, true
+		}
+	}
+	return cause{}, false
+}
+
+// Obstacle is what leads packets of a flow elsewhere than by its link.
+type Obstacle struct{ Text string }
+
+// Leaves reports whether the packet leaves by the flow's link.
+func (w Way) Leaves() bool { return w.Answer.Refusal == 0 && w.Answer.Link == w.Flow.Index }
+
+// Obstacle says why the packet does not leave by the flow's link, whatever its mark.
+func (w Way) Obstacle() Obstacle {
+	c := otherwise
+	if !w.Agrees() {
+		c = w.disagreementCause()
+	} else if by, is := w.ruleCause(); is {
+		c = by
+	} else {
+		for _, s := range w.Steps {
+			if s.Rule.Table == w.Flow.Table {
+				c = w.tableCause(s)
+			}
+		}
+	}
+	return Obstacle{fmt.Sprintf("packets of %s to outside the cluster would not leave by %s: %s; %s", w.Flow.Pod, w.Flow.Link, c.what, c.remedy)}
 }
 
 // disagreementCause says why the kernel's answer may not be what the rules lead to.

@@ -66,7 +66,12 @@ func (w Way) Cluster() (by string, is bool) {
 		return "", false
 	}
 	for _, s := range w.Steps {
+		ofCluster := slices.ContainsFunc(w.clusterRules(w.Flow.Family()), func(r Rule) bool { return r.Policy() == s.Rule })
 		switch {
+		case ofCluster && s.Rule.Goto != 0:
+			return fmt.Sprintf("the rule `%s` is for it", s.Rule), true
+		case ofCluster && s.Decides() && w.Answer.Link != w.Flow.Index:
+			return fmt.Sprintf("main has `%s`", s.Route.Text(s.Link)), true
 		case s.Rule.Table == w.Flow.Table && s.Route.Type == Throw:
 			return fmt.Sprintf("table %d has `%s`", w.Flow.Table, s.Route.Text("")), true
 		case s.Decides() && w.Answer.Link != w.Flow.Index && slices.ContainsFunc(w.MainRules(w.Flow), func(r Rule) bool { return r.Policy() == s.Rule }):

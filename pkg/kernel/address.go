@@ -32,8 +32,10 @@ func (k *Kernel) Addresses() ([]egress.LinkAddress, error) {
 			continue
 		}
 		addresses = append(addresses, egress.LinkAddress{
-			Index:    a.LinkIndex,
-			Network:  network,
+			Index:   a.LinkIndex,
+			Network: network,
+			Unconfirmed: a.Flags&unix.IFA_F_DADFAILED != 0 ||
+				a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Flags&unix.IFA_F_OPTIMISTIC == 0,
 			Ordinary: a.Scope == unix.RT_SCOPE_UNIVERSE && a.Flags&notOrdinary == 0,
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/vishvananda/netlink"
@@ -22,27 +23,55 @@ func (k *Kernel) AllRoutes(f egress.Family, table uint32) ([]egress.Route, error
 }
 
 // OurRoutes returns the routes of a link's table that egress-ip put there, of
-// one type, or, with type 0, of all.
-func (k *Kernel) OurRoutes(f egress.Family, table uint32, of egress.RouteType) ([]egress.Route, error) {
-	return k.routes(f, routeQuery{table: table, typ: of}, ourRoute)
+// one type, or, with type 0, of all; with link 0, by any link.
+func (k *Kernel) OurRoutes(f egress.Family, table uint32, link int, of egress.RouteType) ([]egress.Route, error) {
+	return k.routes(f, routeQuery{table: table, typ: of}, func(r routeMessage) bool { return ourRoute(r, link) })
 }
 
-// TableRoutes returns the routes of a link's table that egress-ip put there, and
-// somebody else's that stand in the place of one that is wanted.
-func (k *Kernel) TableRoutes(f egress.Family, table uint32, wanted map[egress.RouteKey]bool) ([]egress.Route, error) {
-	return k.routes(f, routeQuery{table: table}, func(r routeMessage) bool {
-		return ourRoute(r) || wanted[r.hops[0].Key()]
-	})
+// TableRoutes returns the routes of a link's table that egress-ip put there, or that have the
+// place of one that is wanted; and those that are somebody else's. With link 0 it is not
+// known which link's table it is.
+func (k *Kernel) TableRoutes(f egress.Family, table uint32, link int, wanted map[egress.RouteKey]bool) (ours, others []egress.Route, err error) {
+	all, err := k.readRoutes(f, routeQuery{table: table})
+	if err != nil {
+		return nil, nil, err
+	}
+	// Into a VRF's table the kernel itself puts the networks of links, which look like ours
+	// as long as it is not known by which link ours lead.
+	vrf := link == 0 && slices.ContainsFunc(all, func(r routeMessage) bool { return r.hops[0].Type == egress.Local })
+	isOurs := func(r routeMessage) bool {
+		first := r.hops[0]
+		return wanted[first.Key()] || ourRoute(r, link) && !(vrf && first.Type == egress.Unicast && !first.NextHop.IsValid())
+	}
+	ours = hopsOf(all, isOurs)
+	others = hopsOf(all, func(r routeMessage) bool { return !isOurs(r) })
+	return ours, others, nil
 }
 
 func anyRoute(routeMessage) bool { return true }
 
-// ourRoute knows a route of ours by its protocol; none has a source.
-func ourRoute(r routeMessage) bool {
-	return r.protocol == unix.RTPROT_KERNEL && !r.hops[0].From.IsValid()
+// ourRoute knows a route of ours in a link's table by its protocol and its type; by which
+// link, if any, it leads; and that it has no source.
+func ourRoute(r routeMessage, link int) bool {
+	if r.protocol != unix.RTPROT_KERNEL || r.hops[0].From.IsValid() {
+		return false
+	}
+	switch r.hops[0].Type {
+	case egress.Unicast:
+		// The kernel's own have no next hop.
+		return link == 0 || r.hops[0].NextHop.IsValid() || !slices.ContainsFunc(r.hops, func(hop egress.Route) bool { return hop.Link != link })
+	case egress.Throw, egress.Unreachable, egress.Prohibit, egress.Blackhole:
+		return true
+	}
+	return false // the kernel's own, of a VRF
 }
 
 func (k *Kernel) routes(f egress.Family, of routeQuery, keep func(routeMessage) bool) ([]egress.Route, error) {
+	all, err := k.readRoutes(f, of)
+	return hopsOf(all, keep), err
+}
+
+func (k *Kernel) readRoutes(f egress.Family, of routeQuery) ([]routeMessage, error) {
 	all, err := dump(func() ([]routeMessage, error) { return k.dumpRoutes(f, of) })
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil // no such table
@@ -50,6 +79,10 @@ func (k *Kernel) routes(f egress.Family, of routeQuery, keep func(routeMessage) 
 	if err != nil {
 		return nil, fmt.Errorf("read %s routes of table %d: %w", f, of.table, err)
 	}
+	return all, nil
+}
+
+func hopsOf(all []routeMessage, keep func(routeMessage) bool) []egress.Route {
 	var routes []egress.Route
 	seen := map[routeKey]bool{}
 	for _, r := range all {
@@ -59,7 +92,7 @@ func (k *Kernel) routes(f egress.Family, of routeQuery, keep func(routeMessage) 
 			routes = append(routes, r.hops...)
 		}
 	}
-	return routes, nil
+	return routes
 }
 
 // fromRoutes returns the route that has these hops, which all have one key.

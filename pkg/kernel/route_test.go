@@ -67,7 +67,7 @@ func TestRouteBothWays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.NoError(t, k.AddRoute(hops...))
-			have, err := k.OurRoutes(hops[0].Family(), 1134, 0)
+			have, err := k.OurRoutes(hops[0].Family(), 1134, 0, 0)
 			require.NoError(t, err)
 			require.ElementsMatch(t, hops, have)
 			require.NoError(t, k.DeleteRoute(hops...))

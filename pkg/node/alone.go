@@ -23,6 +23,11 @@ func (n *Node) checkAlone(c config.Config, flows []egress.Flow) error {
 	if conflict != "" {
 		return &ConflictError{conflict}
 	}
+	for _, f := range flows {
+		if err := n.checkTable(c, f); err != nil {
+			return err
+		}
+	}
 	records, err := n.records()
 	if err != nil || !records.Empty() {
 		return err

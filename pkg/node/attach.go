@@ -27,7 +27,11 @@ func (n *Node) Attach(c config.Config, r config.Request) error {
 	if err := n.replaceOwn(a); err != nil {
 		return err
 	}
-	if err := n.apply(d); err != nil {
+	err = n.apply(d)
+	if err == nil {
+		err = n.verify(d.Attachment)
+	}
+	if err != nil {
 		if undo := n.detach(a, a.Flows); undo != nil {
 			// What is left is recorded; the runtime's DEL tries again.
 			slog.Warn("could not undo a failed ADD", "container", a.ContainerID, "error", undo)
@@ -134,6 +138,9 @@ func (n *Node) apply(d decision) error {
 		return err
 	}
 	if err := n.kernel.Classify(a.Classes(a.Flows...)); err != nil {
+		return err
+	}
+	if err := n.deleteStaleRules(before, a); err != nil {
 		return err
 	}
 	for _, f := range a.Flows {

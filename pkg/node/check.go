@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/config"
@@ -31,6 +32,13 @@ func (n *Node) Check(r config.Request) error {
 	if len(missing) > 0 {
 		return &MissingError{missing}
 	}
+	obstacles, err := n.obstacles(a)
+	if err != nil {
+		return err
+	}
+	if len(obstacles) > 0 {
+		return &ConflictError{strings.Join(obstacles.lines(), "; ")}
+	}
 	return nil
 }
 
@@ -43,14 +51,19 @@ func (n *Node) recorded(o egress.Owner) (egress.Attachment, error) {
 	return a, err
 }
 
-// missing returns what an attachment needs and does not have, as text. It looks
-// at nothing else: there may be thousands of attachments.
+// missing returns what an attachment needs and does not have, and what of somebody else is
+// in the way in its links' tables, as text. It looks at nothing else: there may be
+// thousands of attachments.
 func (n *Node) missing(a egress.Attachment) ([]string, error) {
 	var want, have egress.State
-	for _, part := range []func(egress.Attachment, *egress.State, *egress.State) error{n.lookAtRules, n.lookAtRoutes, n.lookAtAddresses} {
+	for _, part := range []func(egress.Attachment, *egress.State, *egress.State) error{n.lookAtRules, n.lookAtAddresses} {
 		if err := part(a, &want, &have); err != nil {
 			return nil, err
 		}
+	}
+	astray, err := n.lookAtRoutes(a, &want, &have)
+	if err != nil {
+		return nil, err
 	}
 	missing, _ := want.Less(have)
 	classes, err := n.kernel.MissingClasses(a.Classes(a.Flows...))
@@ -58,7 +71,16 @@ func (n *Node) missing(a egress.Attachment) ([]string, error) {
 		return nil, err
 	}
 	missing.Chains, missing.Elements = classes.Chains, classes.Elements
-	return missing.Lines(), nil
+	return append(missing.Lines(), n.inTheWay(astray)...), nil
+}
+
+// inTheWay names somebody else's routes.
+func (n *Node) inTheWay(astray []egress.Route) []string {
+	var lines []string
+	for _, r := range astray {
+		lines = append(lines, fmt.Sprintf("somebody else's %s route `%s` in table %d is in the way; remove it", r.Family(), n.text(r), r.Table))
+	}
+	return lines
 }
 
 func (n *Node) lookAtRules(a egress.Attachment, want, have *egress.State) error {
@@ -82,7 +104,8 @@ func (n *Node) lookAtRules(a egress.Attachment, want, have *egress.State) error 
 	return nil
 }
 
-func (n *Node) lookAtRoutes(a egress.Attachment, want, have *egress.State) error {
+// lookAtRoutes also returns somebody else's routes that can take packets elsewhere.
+func (n *Node) lookAtRoutes(a egress.Attachment, want, have *egress.State) (astray []egress.Route, err error) {
 	for _, f := range a.Flows {
 		// As last written: a later ADD may have come with another configuration.
 		table, ok := n.store.Table(f.Table, f.Family())
@@ -91,17 +114,18 @@ func (n *Node) lookAtRoutes(a egress.Attachment, want, have *egress.State) error
 		}
 		main, err := n.linkRoutes(f.Index, f.Family())
 		if err != nil {
-			return err
+			return nil, err
 		}
 		want.Routes = append(want.Routes, table.Routes(main)...)
 		want.Routes = append(want.Routes, f.PodThrow())
-		routes, err := n.kernel.OurRoutes(f.Family(), f.Table, 0)
+		ours, others, err := n.kernel.TableRoutes(f.Family(), f.Table, f.Index, nil)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		have.Routes = append(have.Routes, routes...)
+		have.Routes = append(have.Routes, ours...)
+		astray = append(astray, table.Astray(others)...)
 	}
-	return nil
+	return astray, nil
 }
 
 func (n *Node) lookAtAddresses(a egress.Attachment, want, have *egress.State) error {
@@ -112,6 +136,7 @@ func (n *Node) lookAtAddresses(a egress.Attachment, want, have *egress.State) er
 	for _, f := range a.Flows {
 		want.Addresses = append(want.Addresses, f.HostAddress())
 	}
+	all = slices.DeleteFunc(all, func(a egress.LinkAddress) bool { return a.Unconfirmed })
 	have.Addresses = addressesOf(all)
 	return nil
 }

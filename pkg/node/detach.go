@@ -117,7 +117,7 @@ func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
 	}
 	for _, f := range flows {
 		if slices.Contains(unneeded, egress.TableObject(f)) {
-			if err := n.clearTable(f.Table, f.Family()); err != nil {
+			if err := n.clearTable(f); err != nil {
 				return err
 			}
 		} else if slices.Contains(mine, f) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
@@ -23,6 +24,30 @@ func (n *Node) addRules(rules []egress.Rule) error {
 		}
 	}
 	return n.moveRules(egress.Misplaced(append(came, there...), there))
+}
+
+// deleteStaleRules deletes the rules that an attachment needed as it was recorded before, and
+// nothing needs any more: its new ADD may have come with other cluster networks.
+func (n *Node) deleteStaleRules(before, a egress.Attachment) error {
+	if len(before.Flows) == 0 {
+		return nil // it had none
+	}
+	unneeded, err := n.unneeded(before, before.Flows, nil)
+	if err != nil {
+		return err
+	}
+	needed := a.Objects(a.Flows...)
+	for _, f := range before.Flows {
+		for _, r := range before.SharedRules(f) {
+			if o := egress.RuleObject(r); slices.Contains(needed, o) || !slices.Contains(unneeded, o) {
+				continue
+			}
+			if err := n.kernel.DeleteRule(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // repairRules adds what catches a pod's packets before what lets packets pass, and

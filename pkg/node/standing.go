@@ -30,28 +30,28 @@ func (n *Node) lookAtAllRules(v *view) error {
 // lookAtAllRoutes reads every table that is ours by record, by a rule of ours, or
 // by its closing route.
 func (n *Node) lookAtAllRoutes(v *view) error {
-	seen := map[key]bool{}
-	for _, t := range v.tables {
-		seen[key{t.Table.Table, t.Family}] = true
-	}
-	for _, t := range v.before {
-		seen[key{t.Table, t.Family}] = true
-	}
+	links := map[key]int{} // 0: not known
 	for _, r := range v.have.Rules {
 		if r.Table > 255 {
-			seen[key{r.Table, r.Family}] = true
+			links[key{r.Table, r.Family}] = 0
 		}
 	}
 	for _, family := range egress.Families {
-		closed, err := n.kernel.OurRoutes(family, 0, egress.Unreachable)
+		closed, err := n.kernel.OurRoutes(family, 0, 0, egress.Unreachable)
 		if err != nil {
 			return err
 		}
 		for _, r := range closed {
 			if r.IsClosing() {
-				seen[key{r.Table, family}] = true
+				links[key{r.Table, family}] = 0
 			}
 		}
+	}
+	for _, t := range v.before {
+		links[key{t.Table, t.Family}] = t.Index
+	}
+	for _, t := range v.tables {
+		links[key{t.Table.Table, t.Family}] = t.Index
 	}
 	wanted := map[key]map[egress.RouteKey]bool{}
 	for _, r := range v.want.Routes {
@@ -61,12 +61,15 @@ func (n *Node) lookAtAllRoutes(v *view) error {
 		}
 		wanted[k][r.Key()] = true
 	}
-	for k := range seen {
-		routes, err := n.kernel.TableRoutes(k.family, k.table, wanted[k])
+	for k, link := range links {
+		ours, others, err := n.kernel.TableRoutes(k.family, k.table, link, wanted[k])
 		if err != nil {
 			return err
 		}
-		v.have.Routes = append(v.have.Routes, routes...)
+		v.have.Routes = append(v.have.Routes, ours...)
+		if wanted[k] != nil {
+			v.astray = append(v.astray, egress.TableSpec{Index: link}.Astray(others)...)
+		}
 	}
 	return nil
 }

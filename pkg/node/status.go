@@ -24,10 +24,38 @@ func (n *Node) Status() (status.Status, error) {
 			return status.Status{}, err
 		}
 		if v.right() || i == looks {
+			if v.inTheWay, err = n.inTheWayOf(&v); err != nil {
+				v.unread = append(v.unread, err)
+			}
 			return v.status(), nil
 		}
 		time.Sleep(pause)
 	}
+}
+
+// inTheWayOf names what of somebody else's leads packets elsewhere: in links' tables, and, where
+// nothing of ours is missing, before our rules, which the kernel says for one pod of each table.
+func (n *Node) inTheWayOf(v *view) ([]string, error) {
+	lines := n.inTheWay(v.astray)
+	if !v.right() || len(lines) > 0 {
+		return lines, nil
+	}
+	seen := map[key]bool{}
+	for _, a := range v.attached {
+		for _, f := range v.mine(a) {
+			if seen[key{f.Table, f.Family()}] {
+				continue
+			}
+			seen[key{f.Table, f.Family()}] = true
+			a.Flows = []egress.Flow{f}
+			found, err := n.obstacles(a)
+			if err != nil {
+				return lines, err
+			}
+			lines = append(lines, found.lines()...)
+		}
+	}
+	return lines, nil
 }
 
 func (v *view) status() status.Status {
@@ -61,6 +89,7 @@ func (v *view) status() status.Status {
 	for _, err := range v.unread {
 		s.Unread = append(s.Unread, err.Error())
 	}
+	s.InTheWay = v.inTheWay
 	s.Probe = v.probe.status()
 	if s.Probe == nil && v.probe.have.Stands() {
 		s.Unrecorded = append(s.Unrecorded, "table ip6 egress_ip_probe")

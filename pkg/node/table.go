@@ -1,8 +1,10 @@
 package node
 
 import (
+	"fmt"
 	"slices"
 
+	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
 
@@ -39,7 +41,7 @@ func (n *Node) writeTable(spec egress.TableSpec, main []egress.Route) error {
 			return err
 		}
 	}
-	have, err := n.kernel.OurRoutes(spec.Family, spec.Table, egress.Unicast)
+	have, err := n.kernel.OurRoutes(spec.Family, spec.Table, spec.Index, egress.Unicast)
 	if err != nil {
 		return err
 	}
@@ -77,14 +79,51 @@ func (n *Node) table(spec egress.TableSpec) (egress.Table, error) {
 	return egress.Table{TableSpec: spec, Thrown: slices.Clone(thrown)}, nil
 }
 
-// clearTable removes what egress-ip has put into a link's table.
-func (n *Node) clearTable(id uint32, family egress.Family) error {
-	routes, err := n.kernel.OurRoutes(family, id, 0)
+// clearTable removes what egress-ip has put into a flow's table, and nothing of others.
+func (n *Node) clearTable(f egress.Flow) error {
+	routes, _, err := n.kernel.TableRoutes(f.Family(), f.Table, f.Index, nil)
 	if err != nil {
 		return err
 	}
 	if err := n.kernel.SetRoutes(nil, routes); err != nil {
 		return err
 	}
-	return n.store.RemoveTable(id, family)
+	return n.store.RemoveTable(f.Table, f.Family())
+}
+
+// checkTable refuses a flow's table, at its first use, that holds routes of somebody else.
+// What a call that was killed has left has its closing route.
+func (n *Node) checkTable(c config.Config, f egress.Flow) error {
+	records, err := n.records()
+	if err != nil {
+		return err
+	}
+	table := egress.TableObject(f)
+	for a := range records.Mentioning(table.Mentioned()) {
+		if slices.Contains(a.Objects(a.Flows...), table) {
+			return nil
+		}
+	}
+	left, others, err := n.kernel.TableRoutes(f.Family(), f.Table, f.Index, nil)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(left, egress.Route.IsClosing) {
+		others = append(others, left...)
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	return &ConflictError{fmt.Sprintf(
+		"somebody else uses table %d, which is tableBase %d + %d, the ifindex of %s: it has the %s route `%s`; remove the routes in it (`ip route show table %d`), or set tableBase",
+		f.Table, c.TableBase, f.Index, f.Link, f.Family(), n.text(others[0]), f.Table)}
+}
+
+// text is a route as `ip route show table` prints it.
+func (n *Node) text(r egress.Route) string {
+	link := fmt.Sprintf("if%d", r.Link)
+	if name, err := n.kernel.Name(r.Link); err == nil {
+		link = name
+	}
+	return r.Text(link)
 }

@@ -29,7 +29,9 @@ type view struct {
 	missing, surplus egress.State         // their differences, without what is spared
 	spared           egress.State         // what an attachment may need that cannot be read
 	addresses        []egress.LinkAddress // of all links
+	astray           []egress.Route       // of others, in links' tables
 	counters         map[netip.Addr]kernel.Counter
+	inTheWay         []string         // of others, as text
 	unread           []error          // parts of the node that could not be read; nothing is wanted of them, nor there
 	misplaced        []egress.Rule    // of those that stand
 	absent           []egress.Address // that the links should have of their own

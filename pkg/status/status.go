@@ -11,12 +11,13 @@ import (
 // Status is a node at one moment. Its JSON is stable: keys are added, none is
 // renamed or removed. No list is null; one without elements is [].
 type Status struct {
-	Healthy    bool     `json:"healthy"`    // nothing is missing, unrecorded or unread, and every link is up
+	Healthy    bool     `json:"healthy"`    // nothing is missing, unrecorded, in the way or unread, and every link is up
 	Links      []Link   `json:"links"`      // those that pods are recorded on, by name
 	Pods       []Pod    `json:"pods"`       // one a pod address, by namespace, name and address
 	Probe      *Probe   `json:"probe"`      // the table ip6 egress_ip_probe; null: none stands and none is wanted
 	Missing    []string `json:"missing"`    // recorded, but not in the kernel, and not one link's or pod's: shared rules and chains, the sysctl
 	Unrecorded []string `json:"unrecorded"` // egress-ip's by name, priority or table, and in the kernel, but recorded nowhere
+	InTheWay   []string `json:"inTheWay"`   // somebody else's, and leads pods' packets elsewhere than by their links
 	Unread     []string `json:"unread"`     // parts of the node that could not be read, and why: nothing is said of them
 }
 
@@ -93,7 +94,7 @@ func New(s Status) Status {
 	for i, p := range s.Pods {
 		s.Pods[i].State = s.podState(p)
 	}
-	s.Healthy = s.missing() == 0 && len(s.Unrecorded)+len(s.Unread) == 0 && s.linksNotUp() == 0
+	s.Healthy = s.missing() == 0 && len(s.Unrecorded)+len(s.InTheWay)+len(s.Unread) == 0 && s.linksNotUp() == 0
 	return s
 }
 
@@ -135,7 +136,7 @@ func (s Status) withLists() Status {
 		p.Links, p.Missing = list(p.Links), list(p.Missing)
 		s.Probe = &p
 	}
-	s.Missing, s.Unrecorded, s.Unread = list(s.Missing), list(s.Unrecorded), list(s.Unread)
+	s.Missing, s.Unrecorded, s.InTheWay, s.Unread = list(s.Missing), list(s.Unrecorded), list(s.InTheWay), list(s.Unread)
 	return s
 }
 
@@ -177,5 +178,5 @@ func (s Status) pods() int {
 
 // nothing: the node has no pod with egress, and no probe table.
 func (s Status) nothing() bool {
-	return len(s.Links)+len(s.Pods)+len(s.Missing)+len(s.Unrecorded)+len(s.Unread) == 0 && s.Probe == nil
+	return len(s.Links)+len(s.Pods)+len(s.Missing)+len(s.Unrecorded)+len(s.InTheWay)+len(s.Unread) == 0 && s.Probe == nil
 }

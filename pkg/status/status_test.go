@@ -17,6 +17,7 @@ func TestHealthy(t *testing.T) {
 	for name, spoil := range map[string]func(s *status.Status){
 		"missing":          func(s *status.Status) { s.Missing = []string{"rule"} },
 		"unrecorded":       func(s *status.Status) { s.Unrecorded = []string{"rule"} },
+		"in the way":       func(s *status.Status) { s.InTheWay = []string{"somebody else's IPv4 route"} },
 		"unread":           func(s *status.Status) { s.Unread = []string{"table inet egress_ip: operation not permitted"} },
 		"link's missing":   func(s *status.Status) { s.Links[0].Missing = []string{"route"} },
 		"pod's missing":    func(s *status.Status) { s.Pods[1].Missing = []string{"rule"} },

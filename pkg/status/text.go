@@ -43,6 +43,7 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 	}
 	writeList(&b, "missing, and not of one pod or link", s.Missing)
 	writeList(&b, "unrecorded: egress-ip's in the kernel, but of no recorded pod", s.Unrecorded)
+	writeList(&b, "somebody else's, and in the way", s.InTheWay)
 	writeList(&b, "could not be read", s.Unread)
 	_, err := w.Write(b.Bytes())
 	return err
@@ -69,6 +70,9 @@ func (s Status) headline() string {
 	}
 	if n := len(s.Unrecorded); n > 0 {
 		found = append(found, fmt.Sprintf("%d unrecorded", n))
+	}
+	if n := len(s.InTheWay); n > 0 {
+		found = append(found, fmt.Sprintf("%d in the way", n))
 	}
 	if n := len(s.Unread); n > 0 {
 		found = append(found, fmt.Sprintf("%d not readable", n))

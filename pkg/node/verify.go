@@ -1,0 +1,110 @@
+package node
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+)
+
+// verify asks the kernel, at the end of ADD, whether what was written is there, and
+// whether packets go where they are to go. A write that finds something there already
+// succeeds, and what is there may be somebody else's and not the same.
+func (n *Node) verify(a egress.Attachment) error {
+	missing, err := n.missing(a)
+	if err != nil {
+		return err
+	}
+	found, err := n.obstacles(a)
+	if err != nil {
+		return err
+	}
+	if len(missing)+len(found) == 0 {
+		return nil
+	}
+	if len(missing) > 0 {
+		missing = []string{"not as ADD has just written it: " + strings.Join(missing, "; ") +
+			" (has something else its place, or does somebody remove it?)"}
+	}
+	return &ConflictError{strings.Join(append(found.lines(), missing...), "; ")}
+}
+
+// obstacles are what leads packets of pods elsewhere.
+type obstacles []egress.Obstacle
+
+func (o obstacles) lines() []string {
+	var lines []string
+	for _, one := range o {
+		lines = append(lines, one.Text)
+	}
+	return lines
+}
+
+// obstacles asks the kernel which way it routes each flow's packets, with the link's mark,
+// and without any, where the source rule decides. Nothing is sent.
+func (n *Node) obstacles(a egress.Attachment) (obstacles, error) {
+	var found obstacles
+	for _, f := range a.Flows {
+		table, _ := n.store.Table(f.Table, f.Family())
+		links, err := n.kernel.Links(nil, []int{f.Index})
+		if err != nil {
+			return nil, err
+		}
+		if len(links) == 0 || !links[0].Up || !links[0].Carrier {
+			continue // its packets are refused
+		}
+		for _, mark := range []uint32{f.Mark, 0} {
+			o, is, err := n.obstacle(a, f, links[0], mark, table.Thrown)
+			if err != nil {
+				return nil, err
+			}
+			if is && !slices.Contains(found, o) {
+				found = append(found, o)
+			}
+		}
+	}
+	return found, nil
+}
+
+func (n *Node) obstacle(a egress.Attachment, f egress.Flow, link egress.Link, mark uint32, cluster []netip.Prefix) (o egress.Obstacle, is bool, err error) {
+	w := egress.Way{Attachment: a, Flow: f, Link: link, Packet: egress.Packet{Source: f.Pod, Mark: mark}}
+	in, known, err := n.kernel.LinkTo(f.Pod)
+	if err != nil {
+		return o, false, err
+	}
+	if !known {
+		in = link.Name // there is no way to the pod yet; any link shows the rules and the table
+	}
+	w.Packet.In = in
+	var avoid []netip.Prefix
+	for {
+		to, ok := egress.Outside(f.Family(), slices.Concat(cluster, avoid))
+		if !ok {
+			return o, false, nil // all is the cluster's
+		}
+		w.Packet.To = to
+		if w.Answer, err = n.kernel.Lookup(w.Packet); err != nil || w.Leaves() {
+			return o, false, err
+		}
+		if !known && (w.Answer.Refusal == egress.RefusedInvalid || w.Answer.Refusal == egress.RefusedReversePath) {
+			return o, false, nil
+		}
+		if w.NodeRules != nil {
+			break
+		}
+		// Rules of somebody else's for a few destinations are no concern.
+		if w.NodeRules, err = n.kernel.AllRules(f.Family()); err != nil {
+			return o, false, err
+		}
+		for _, r := range w.NodeRules {
+			if egress.IsSpecific(r.To) {
+				avoid = append(avoid, r.To)
+			}
+		}
+	}
+	if w.Steps, err = n.steps(w.NodeRules, w.Packet); err != nil {
+		return o, false, err
+	}
+	return w.Obstacle(), true, nil
+}
