@@ -139,6 +139,21 @@ func TestWatchOnlyOne(t *testing.T) {
 	startWatcher(t, c.Node).end(t, unix.SIGTERM)
 }
 
+// TestWatchLooksAnyway: what the kernel tells nobody of is repaired too.
+func TestWatchLooksAnyway(t *testing.T) {
+	t.Parallel()
+	c := newNode(t)
+	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+	d.add(t, both)
+	const sysctl = "net.ipv4.conf." + nettest.SecondLink + ".src_valid_mark"
+	path := "/proc/sys/" + strings.ReplaceAll(sysctl, ".", "/")
+	require.Equal(t, "1\n", c.command(t, "cat", path))
+	w := startKeeper(t, c.Node, []string{"resync", "--watch", "--every", "1s"})
+	c.Node.Sysctl(t, sysctl, "0")
+	require.Eventually(t, func() bool { return c.command(t, "cat", path) == "1\n" }, waitFor, tick)
+	w.end(t, unix.SIGTERM)
+}
+
 // TestWatchIsIdle: as long as nothing happens the process does not run at all, not
 // for a moment. Go's runtime itself looks around once a minute, not before.
 func TestWatchIsIdle(t *testing.T) {

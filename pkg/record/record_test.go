@@ -1,0 +1,295 @@
+package record
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/stretchr/testify/require"
+)
+
+func newStore(t testing.TB) Store {
+	t.Helper()
+	return Store{filepath.Join(t.TempDir(), "4711")}
+}
+
+// attachment returns that of one of many pods; a number is a pod.
+func attachment(number int) egress.Attachment {
+	return egress.Attachment{
+		Owner:        egress.Owner{ContainerID: fmt.Sprintf("8f1d2c3b4a5968778695a4b3c2d1e0f00112233445566778899aabbcc-%06d", number), IfName: "eth0"},
+		Network:      "net",
+		PodNamespace: "payments",
+		PodName:      fmt.Sprintf("pod-%d", number),
+		Since:        time.Date(2026, 3, 14, 15, 9, 26, 0, time.UTC),
+		RulePriority: 6000,
+		MarkMask:     0x0f000000,
+		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/56")},
+		Flows: []egress.Flow{{
+			Pod: netip.AddrFrom4([4]byte{10, 244, byte(number >> 8), byte(number)}), Address: netip.MustParseAddr("192.168.124.99"),
+			Link: "enp7s0", Index: 134, Table: 1134, Mark: 0x01000000, OwnsAddress: true,
+		}},
+	}
+}
+
+// requireRecords compares what is read at once with what is read file by file.
+func requireRecords(t *testing.T, s Store, want ...egress.Attachment) *Records {
+	t.Helper()
+	r, err := s.Records()
+	require.NoError(t, err)
+	have := slices.SortedFunc(r.Mentioning(""), func(a, b egress.Attachment) int { return a.Owner.Compare(b.Owner) })
+	require.Equal(t, want, have)
+	all, damaged, err := s.List()
+	require.NoError(t, err)
+	require.Equal(t, append([]egress.Attachment{}, want...), all)
+	require.Len(t, r.Damaged, len(damaged))
+	return r
+}
+
+// TestCopiesDecideNothing: whatever becomes of the copies, attachments are as their files say.
+func TestCopiesDecideNothing(t *testing.T) {
+	t.Parallel()
+	one, two, three := attachment(1), attachment(2), attachment(3)
+	for name, tt := range map[string]struct {
+		do   func(t *testing.T, s Store)
+		want []egress.Attachment
+	}{
+		"nothing": {func(*testing.T, Store) {}, []egress.Attachment{one, two}},
+		"lost": {func(t *testing.T, s Store) {
+			require.NoError(t, os.Remove(filepath.Join(s.dir, copies)))
+		}, []egress.Attachment{one, two}},
+		"empty": {func(t *testing.T, s Store) {
+			require.NoError(t, os.Truncate(filepath.Join(s.dir, copies), 0))
+		}, []egress.Attachment{one, two}},
+		"a half": {func(t *testing.T, s Store) {
+			require.NoError(t, os.Truncate(filepath.Join(s.dir, copies), 300))
+		}, []egress.Attachment{one, two}},
+		"garbage, and then another": {func(t *testing.T, s Store) {
+			require.NoError(t, os.WriteFile(filepath.Join(s.dir, copies), []byte("1 2 3 {"), 0o600))
+			require.NoError(t, s.Put(three))
+		}, []egress.Attachment{one, two, three}},
+		"another address in a copy": {func(t *testing.T, s Store) {
+			path := filepath.Join(s.dir, copies)
+			data, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(path, []byte(strings.ReplaceAll(string(data), "10.244.0.1", "10.244.0.7")), 0o600))
+		}, []egress.Attachment{one, two}},
+		"a file removed": {func(t *testing.T, s Store) {
+			require.NoError(t, os.Remove(s.attachment(fileName(one.Owner))))
+		}, []egress.Attachment{two}},
+		"one from elsewhere": {func(t *testing.T, s Store) {
+			from := newStore(t)
+			require.NoError(t, from.Put(three))
+			require.NoError(t, os.Rename(from.attachment(fileName(three.Owner)), s.attachment(fileName(three.Owner))))
+		}, []egress.Attachment{one, two, three}},
+		"one that has changed": {func(t *testing.T, s Store) {
+			changed := two
+			changed.Flows = []egress.Flow{two.Flows[0]}
+			changed.Flows[0].Address = netip.MustParseAddr("192.168.124.98")
+			for range 3 { // inodes are used again
+				require.NoError(t, s.Put(changed))
+				require.NoError(t, s.Put(two))
+			}
+		}, []egress.Attachment{one, two}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			require.NoError(t, s.Put(one))
+			require.NoError(t, s.Put(two))
+			tt.do(t, s)
+			r := requireRecords(t, s, tt.want...)
+			s.Copy(r)
+			r = requireRecords(t, s, tt.want...)
+			require.False(t, r.stale)
+		})
+	}
+}
+
+// TestCopiesStaySmall: they do not grow with all that has ever been recorded.
+func TestCopiesStaySmall(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	for i := range 500 {
+		a := attachment(i % 10)
+		require.NoError(t, s.Put(a))
+		r, err := s.Records()
+		require.NoError(t, err)
+		s.Copy(r)
+		if i%3 == 0 {
+			require.NoError(t, s.Remove(a))
+		}
+	}
+	info, err := os.Stat(filepath.Join(s.dir, copies))
+	require.NoError(t, err)
+	require.Less(t, info.Size(), int64(100<<10))
+}
+
+// damage is how a file can be: each of them cannot be read as an attachment.
+var damage = map[string]func(t *testing.T, path string){
+	"empty":     func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 0)) },
+	"truncated": func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 100)) },
+	"garbage": func(t *testing.T, path string) {
+		require.NoError(t, os.WriteFile(path, []byte("\x00\x01 garbage"), 0o600))
+	},
+	"null": func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte("null\n"), 0o600)) },
+	"another type": func(t *testing.T, path string) {
+		require.NoError(t, os.WriteFile(path, []byte(`{"containerID":7,"flows":"none"}`), 0o600))
+	},
+	"no addresses": func(t *testing.T, path string) {
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path, []byte(strings.ReplaceAll(string(data), `"pod":`, `"pot":`)), 0o600))
+	},
+	"another's": func(t *testing.T, path string) {
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path, []byte(strings.Replace(string(data), "8f1d", "9f1d", 1)), 0o600))
+	},
+	"directory": func(t *testing.T, path string) {
+		require.NoError(t, os.Remove(path))
+		require.NoError(t, os.MkdirAll(filepath.Join(path, "inside"), 0o700))
+	},
+}
+
+// TestDamaged: a file that cannot be read is named, set aside, and in nobody's way; its
+// owner's next record takes its place, and its removal leaves nothing.
+func TestDamaged(t *testing.T) {
+	t.Parallel()
+	for name, do := range damage {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, sound, broken := newStore(t), attachment(1), attachment(2)
+			require.NoError(t, s.Put(sound))
+			require.NoError(t, s.Put(broken))
+			require.NoError(t, os.Remove(filepath.Join(s.dir, copies)))
+			do(t, s.attachment(fileName(broken.Owner)))
+			for range 2 {
+				_, _, err := s.Find(broken.Owner)
+				var damaged *DamagedError
+				require.ErrorAs(t, err, &damaged)
+				require.Equal(t, broken.Owner, damaged.Owner())
+				require.ErrorContains(t, err, broken.ContainerID)
+				r := requireRecords(t, s, sound)
+				require.Len(t, r.Damaged, 1)
+				require.Equal(t, broken.Owner, r.Damaged[0].Owner())
+				require.NoError(t, s.SetAside(damaged))
+			}
+			left, err := s.Leftovers()
+			require.NoError(t, err)
+			require.Empty(t, left)
+
+			require.NoError(t, s.Put(broken))
+			r := requireRecords(t, s, sound, broken)
+			require.Empty(t, r.Damaged)
+			do(t, s.attachment(fileName(broken.Owner)))
+			for _, a := range []egress.Attachment{sound, broken} {
+				require.NoError(t, s.Remove(a))
+			}
+			require.NoDirExists(t, s.dir)
+		})
+	}
+}
+
+// TestReleased: what released versions wrote is read, and what only they needed is cleared
+// away.
+func TestReleased(t *testing.T) {
+	t.Parallel()
+	for _, version := range []string{"04f183a"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			require.NoError(t, os.Mkdir(s.dir, 0o700))
+			out, err := exec.Command("tar", "-xzf", "testdata/"+version+".tar.gz", "-C", s.dir).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			all, damaged, err := s.List()
+			require.NoError(t, err)
+			require.Empty(t, damaged)
+			require.Len(t, all, 3)
+			r := requireRecords(t, s, all...)
+			owners := egress.Owners(all)
+			for pod, id := range map[string]string{
+				"10.244.1.5": "first", "fd00:10:244::5": "first", "10.244.1.6": "sharing", "fd00:10:244::6": "sharing", "10.244.1.9": "far",
+			} {
+				require.Equal(t, egress.Owner{ContainerID: id, IfName: "eth0"}, owners[netip.MustParseAddr(pod)], pod)
+			}
+			tables, err := s.Tables()
+			require.NoError(t, err)
+			require.Len(t, tables, 3)
+			networks, ok := s.Cluster()
+			require.True(t, ok)
+			require.Equal(t, all[0].ClusterCIDRs, networks)
+			_, ok, broken := s.Probe()
+			require.True(t, ok)
+			require.False(t, broken)
+			unreadable, err := s.Unreadable()
+			require.NoError(t, err)
+			require.Empty(t, unreadable)
+
+			s.Copy(r)
+			for _, dir := range index {
+				require.NoDirExists(t, filepath.Join(s.dir, dir))
+			}
+			for _, a := range all {
+				require.NoError(t, s.Put(a))
+			}
+			requireRecords(t, s, all...)
+		})
+	}
+}
+
+// TestNextVersion: what the next version adds is left out, and what it keeps is read.
+func TestNextVersion(t *testing.T) {
+	t.Parallel()
+	s, a := newStore(t), attachment(1)
+	require.NoError(t, s.Put(a))
+	table := egress.Table{TableSpec: egress.TableSpec{Table: 1134, Link: "enp7s0", Index: 134, Family: egress.IPv4}}
+	require.NoError(t, s.PutTable(table))
+	require.NoError(t, s.PutCluster(a.ClusterCIDRs))
+	probe := Probe{Probe: egress.Probe{Links: []string{"eth0"}}, Follow: true}
+	require.NoError(t, s.PutProbe(probe))
+	for _, path := range []string{"attachments/" + fileName(a.Owner), "tables/1134-4.json", clusterFile, probeFile} {
+		path = filepath.Join(s.dir, path)
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		next := strings.Replace(string(data), `"version":1`, `"version":2,"since4711":{"more":[1,2]}`, 1)
+		require.NotEqual(t, string(data), next)
+		require.NoError(t, os.WriteFile(path+".next", []byte(next), 0o600))
+		require.NoError(t, os.Rename(path+".next", path))
+	}
+	requireRecords(t, s, a)
+	have, ok := s.Table(1134, egress.IPv4)
+	require.True(t, ok)
+	require.True(t, table.Equal(have))
+	networks, ok := s.Cluster()
+	require.True(t, ok)
+	require.Equal(t, a.ClusterCIDRs, networks)
+	p, ok, _ := s.Probe()
+	require.True(t, ok)
+	require.Equal(t, probe, p)
+}
+
+// BenchmarkRecords is what ADD and DEL read.
+func BenchmarkRecords(b *testing.B) {
+	for _, pods := range []int{1, 1000} {
+		s := newStore(b)
+		for i := range pods {
+			require.NoError(b, s.Put(attachment(i)))
+		}
+		b.Run(fmt.Sprint(pods), func(b *testing.B) {
+			for b.Loop() {
+				r, err := s.Records()
+				require.NoError(b, err)
+				for range r.Mentioning(`"10.244.200.200"`) {
+					b.Fatal("there is none")
+				}
+			}
+		})
+	}
+}
