@@ -53,9 +53,19 @@ func (c *cluster) configure(t testing.TB, cniVersion string, plugins ...object) 
 func (c *cluster) forgetAfter(t testing.TB) {
 	t.Helper()
 	dir := c.recordDir(t)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	removeLocksAfter(t, c.Node)
+}
+
+// removeLocksAfter removes the namespace's locks when the test ends.
+func removeLocksAfter(t testing.TB, n *nettest.Namespace) {
+	t.Helper()
+	var store record.Store
+	var err error
+	n.Do(t, func() { store, err = record.Open() })
+	require.NoError(t, err)
 	t.Cleanup(func() {
-		_ = os.RemoveAll(dir)
-		locks, _ := filepath.Glob(dir + ".*")
+		locks, _ := filepath.Glob(store.Dir() + ".*")
 		for _, path := range locks {
 			_ = os.Remove(path)
 		}

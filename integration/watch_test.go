@@ -37,6 +37,7 @@ func startWatcher(t testing.TB, n *nettest.Namespace, env ...string) *watcher {
 // startKeeper starts a command that goes on, and waits until it says that it is ready.
 func startKeeper(t testing.TB, n *nettest.Namespace, args []string, env ...string) *watcher {
 	t.Helper()
+	removeLocksAfter(t, n)
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
 	require.NoError(t, err)
 	t.Cleanup(func() { manager.Close() })
