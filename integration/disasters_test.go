@@ -91,8 +91,8 @@ func ruleDisasters() []disaster {
 			config: object{"rulePriority": 7010, "tableBase": 7000},
 		},
 		{
-			name: "rules deleted, all, lowest priority", config: object{"rulePriority": 1}, leaks: true, wide: true,
-			do: inOrderOf(deleteRules(1, 2), run(del+"0 fwmark 0x1000000/0xf000000")),
+			name: "rules deleted, all, lowest priority", config: object{"rulePriority": 3}, leaks: true, wide: true,
+			do: deleteRules(1, 4),
 		},
 		{
 			name: "rules deleted, all, highest priority", config: object{"rulePriority": 32765}, leaks: true, wide: true,
