@@ -64,7 +64,7 @@ func TestReleasedRecord(t *testing.T) {
 	}
 }
 
-// TestDamagedRecord: a record that cannot be read is named by status, and costs nobody's
+// TestDamagedRecord: a damaged record is named by status, and costs nobody's
 // egress: neither that of its own pod nor that of others, whatever else is done to the
 // node. The pod's DEL removes what the kernel has of it.
 func TestDamagedRecord(t *testing.T) {
@@ -138,7 +138,7 @@ func TestDamagedRecord(t *testing.T) {
 	}
 }
 
-// TestDamagedRecordAmongOthers: the DEL of a pod whose record cannot be read leaves others
+// TestDamagedRecordAmongOthers: the DEL of a pod whose record is damaged leaves others
 // alone, and a clean-up leaves nothing.
 func TestDamagedRecordAmongOthers(t *testing.T) {
 	t.Parallel()

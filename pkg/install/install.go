@@ -40,7 +40,11 @@ func (p Place) plan(w Wanted, restore bool) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	plan := Plan{Warnings: append(s.list.Warnings(), p.unread(s)...)}
+	unread, err := p.unread(s)
+	if err != nil {
+		return Plan{}, err
+	}
+	plan := Plan{Warnings: append(s.list.Warnings(), unread...)}
 	if s.list.Version == "0.3.0" || s.list.Version == "0.3.1" {
 		plan.Notes = append(plan.Notes, fmt.Sprintf("%s has cniVersion %s: runtimes do not CHECK, and hand no prevResult to DEL; egress-ip needs neither", s.name, s.list.Version))
 	}
@@ -102,20 +106,14 @@ func (p Place) planEntry(plan *Plan, s source, text []byte) error {
 		plan.Notes = append(plan.Notes, s.name+" has the entry already")
 		return nil
 	}
-	aside := s.path + original
-	_, err := os.Lstat(aside)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	var steps []func() error
-	if err != nil || !s.list.HasEntry() {
-		steps = append(steps, s.with(aside, s.text).write)
-	}
-	done := fmt.Sprintf("put the entry into %s, behind %s; the file as it was is %s", s.name, behind, aside)
+	changes, overwrite := diff(s.name, s.name, s.text, text), func() error { return s.overwrite(text) }
 	if s.list.HasEntry() {
-		done = fmt.Sprintf("changed the entry in %s", s.name)
+		plan.add("changed the entry in "+s.name, changes, overwrite)
+		return nil
 	}
-	plan.add(done, diff(s.name, s.name, s.text, text), append(steps, func() error { return s.overwrite(text) })...)
+	aside := s.path + original
+	plan.add(fmt.Sprintf("put the entry into %s, behind %s; the file as it was is %s", s.name, behind, aside), changes,
+		s.with(aside, s.text).write, overwrite)
 	return nil
 }
 

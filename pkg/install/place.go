@@ -127,15 +127,18 @@ func (p Place) read() (source, error) {
 }
 
 // unread warns of a list that is named but that runtimes do not take.
-func (p Place) unread(s source) []string {
+func (p Place) unread(s source) ([]string, error) {
 	paths, err := files(p.ConfDir)
-	if err != nil || len(paths) == 0 || isOne(paths[:1], s.path) {
-		return nil
+	if err != nil || len(paths) == 0 {
+		return nil, err
+	}
+	if first, err := isOne(paths[:1], s.path); err != nil || first {
+		return nil, err
 	}
 	warning := fmt.Sprintf("runtimes take the first file in %s, %s, and not %s", p.ConfDir, filepath.Base(paths[0]), s.name)
 	first, err := os.ReadFile(paths[0])
 	if err == nil && bytes.Contains(first, []byte(`"multus`)) {
 		warning += "; Multus, which it is of, may call that one, but hands it no annotations, so no pod leaves by a link"
 	}
-	return []string{warning}
+	return []string{warning}, nil
 }

@@ -14,9 +14,9 @@ import (
 
 // Kernel is what egress-ip has in the kernel of the node, as it is recorded.
 type Kernel struct {
-	Pods   func() (int, error) // for how many it has anything
-	Stands func() bool         // whether it has anything
-	Clean  func() error        // takes all of it away; while it is for pods that is an error
+	Pods   func() (int, error)  // for how many it has anything
+	Exists func() (bool, error) // whether it has anything
+	Clean  func() error         // takes all of it away; while it is for pods that is an error
 }
 
 // PlanUninstall says what Uninstall would do.
@@ -48,7 +48,9 @@ func (p Place) Uninstall(k Kernel) (Plan, []string, error) {
 	return apply(func() (Plan, error) { return p.PlanUninstall(k) })
 }
 
-// planRemoval adds the removal of the entry from one file, if it has any.
+// planRemoval adds the removal of the entry from one file, if it has any, and then of the
+// copy that the installation has made. What the next uninstall has to find goes last: where
+// this one does not come that far, the copy is there and says the same as the list.
 func (p Place) planRemoval(plan *Plan, path string) error {
 	f, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) && p.Conflist == "" {
@@ -57,56 +59,85 @@ func (p Place) planRemoval(plan *Plan, path string) error {
 	if err != nil {
 		return err
 	}
-	if !names(f.text) || filepath.Ext(path) != ".conflist" {
+	if filepath.Ext(path) != ".conflist" {
 		return nil
 	}
-	list, err := conflist.Parse(f.text)
-	if err != nil {
-		return fmt.Errorf("%s speaks of egress-ip, but cannot be read: %w", path, err)
-	}
-	if !list.HasEntry() {
-		return nil
-	}
-	text, err := list.Without()
+	text, has, err := without(f)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if conf, ok := convertedFrom(path, text); ok {
-		plan.add(fmt.Sprintf("put %s back in the place of %s", conf, path), diff(path, conf, f.text, nil),
-			func() error { return os.Rename(conf+original, conf) },
-			func() error { return os.Remove(path) },
-			func() error { return sync(filepath.Dir(path)) })
-		return nil
+	if has {
+		converted, err := planConversionBack(plan, f, path, text)
+		if err != nil || converted {
+			return err
+		}
+		plan.add("removed the entry from "+path, diff(path, path, f.text, text), func() error { return f.overwrite(text) })
 	}
 	aside := f.path + original
-	plan.add("removed the entry from "+path, diff(path, path, f.text, text), func() error { return f.overwrite(text) })
 	was, err := os.ReadFile(aside)
 	switch {
-	case err == nil && bytes.Equal(was, text):
-		plan.add("removed "+aside+", which said the same", "", func() error { return os.Remove(aside) })
-	case err == nil:
-		plan.Notes = append(plan.Notes, aside+" stays; it differs from what the list now is")
-	case !errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
 		return err
+	case bytes.Equal(was, text):
+		plan.add("removed "+aside+", which said the same", "", func() error { return os.Remove(aside) })
+	default:
+		plan.Notes = append(plan.Notes, aside+" stays; it differs from what the list now is")
 	}
 	return nil
 }
 
-// convertedFrom returns the path of the file of which an installation has made a list
-// that now says this, without our entry.
-func convertedFrom(path string, text []byte) (conf string, ok bool) {
+// without returns a list's text without our entry, and whether it has one.
+func without(f file) (text []byte, has bool, err error) {
+	if !names(f.text) {
+		return f.text, false, nil
+	}
+	list, err := conflist.Parse(f.text)
+	if err != nil {
+		return nil, false, fmt.Errorf("it names egress-ip, but cannot be read: %w", err)
+	}
+	if !list.HasEntry() {
+		return f.text, false, nil
+	}
+	text, err = list.Without()
+	return text, true, err
+}
+
+// planConversionBack adds the removal of a list that an installation has made of the file of
+// one plugin, which gets its name back first, if nobody else's file has it by now.
+func planConversionBack(plan *Plan, f file, path string, text []byte) (converted bool, err error) {
 	for _, ext := range []string{".conf", ".json"} {
-		conf = strings.TrimSuffix(path, ".conflist") + ext
+		conf := strings.TrimSuffix(path, ".conflist") + ext
+		back := func() error { return os.Rename(conf+original, conf) }
 		was, err := os.ReadFile(conf + original)
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			// An uninstall that has not come further has renamed it, or an installation has not yet.
+			back = func() error { return nil }
+			was, err = os.ReadFile(conf)
+		} else if err == nil {
+			if _, err := os.Lstat(conf); err == nil {
+				continue
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				return false, err
+			}
+		}
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if list, err := conflist.Convert(was); err == nil && bytes.Equal(list, text) {
-			_, err := os.Lstat(conf)
-			return conf, errors.Is(err, fs.ErrNotExist)
+		if err != nil {
+			return false, err
 		}
+		if list, err := conflist.Convert(was); err != nil || !bytes.Equal(list, text) {
+			continue
+		}
+		plan.add(fmt.Sprintf("put %s back in the place of %s", conf, path), diff(path, conf, f.text, nil),
+			back,
+			func() error { return os.Remove(path) },
+			func() error { return sync(filepath.Dir(path)) })
+		return true, nil
 	}
-	return "", false
+	return false, nil
 }
 
 // planBinaryRemoval adds the removal of the binary, if nothing needs it any more, and
@@ -127,12 +158,29 @@ func (p Place) planBinaryRemoval(plan *Plan, k Kernel, edited, all []string) err
 	}
 	for _, path := range all {
 		text, err := os.ReadFile(path)
-		if err == nil && names(text) && !(filepath.Ext(path) == ".conflist" && isOne(edited, path)) {
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a symbolic link that leads nowhere, or it is just being replaced
+		}
+		if err != nil {
+			return err
+		}
+		if !names(text) {
+			continue
+		}
+		changed, err := isOne(edited, path)
+		if err != nil {
+			return err
+		}
+		if !changed || filepath.Ext(path) != ".conflist" {
 			plan.Notes = append(plan.Notes, fmt.Sprintf("%s stays: %s names it", p.Binary(), path))
 			return nil
 		}
 	}
-	if k.Stands() {
+	exists, err := k.Exists()
+	if err != nil {
+		return err
+	}
+	if exists {
 		plan.add("cleaned up what stood on the node, as egress-ip cleanup does", "", k.Clean)
 	}
 	if !gone {
@@ -145,13 +193,26 @@ func (p Place) planBinaryRemoval(plan *Plan, k Kernel, edited, all []string) err
 func names(text []byte) bool { return bytes.Contains(text, []byte(`"`+conflist.Type+`"`)) }
 
 // isOne reports whether a path is one of these, whatever it is written as.
-func isOne(paths []string, path string) bool {
+func isOne(paths []string, path string) (bool, error) {
+	file, err := os.Stat(path)
+	if err != nil {
+		return false, ignoreAbsent(err)
+	}
 	for _, p := range paths {
-		a, errA := os.Stat(p)
-		b, errB := os.Stat(path)
-		if errA == nil && errB == nil && os.SameFile(a, b) {
-			return true
+		other, err := os.Stat(p)
+		if err == nil && os.SameFile(file, other) {
+			return true, nil
+		}
+		if err := ignoreAbsent(err); err != nil {
+			return false, err
 		}
 	}
-	return false
+	return false, nil
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -108,7 +108,10 @@ func (n *Node) lookAtRules(a egress.Attachment, want, have *egress.State) error 
 func (n *Node) lookAtRoutes(a egress.Attachment, want, have *egress.State) (astray []egress.Route, err error) {
 	for _, f := range a.Flows {
 		// As last written: a later ADD may have come with another configuration.
-		table, ok := n.store.Table(f.Table, f.Family())
+		table, ok, err := n.store.Table(f.Table, f.Family())
+		if err != nil {
+			return nil, err
+		}
 		if !ok {
 			table.TableSpec = a.TableSpec(f)
 		}

@@ -32,7 +32,7 @@ func (n *Node) Cleanup(force bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if pods := len(v.attached) + len(v.damaged); pods > 0 && !force {
+	if pods := len(v.attached) + v.unknown.Len(); pods > 0 && !force {
 		return nil, &AttachedError{pods}
 	}
 	v.have = v.have.And(v.spared)
@@ -47,10 +47,14 @@ func (n *Node) Cleanup(force bool) ([]string, error) {
 	for _, l := range marked {
 		lines = append(lines, fmt.Sprintf("set net.ipv4.conf.%s.src_valid_mark back to 0", l.Name))
 	}
-	if n.store.HasSrcValidMark() {
+	if v.forAllLinks {
 		lines = append(lines, "set net.ipv4.conf.all.src_valid_mark back to 0")
 	}
-	if n.store.Exists() {
+	exists, err := n.store.Exists()
+	if err != nil {
+		return nil, err
+	}
+	if exists {
 		lines = append(lines, "removed the record "+n.store.Dir())
 	}
 	n.read = nil

@@ -14,12 +14,12 @@ import (
 // read. The kernel's elements name their owner, and so tell which addresses the container
 // had; what hangs on those goes, and what no other attachment needs.
 func (n *Node) detachDamaged(d *record.DamagedError) error {
-	slog.Warn("the record of the container cannot be read; what the kernel has of it is removed, but for an egress address that no other pod has", "error", d)
+	slog.Warn("the record of the container is damaged; what the kernel has of it is removed, but for an egress address that no other pod has", "error", d)
 	if err := n.setAside([]*record.DamagedError{d}); err != nil {
 		return err
 	}
 	v, err := n.look(d.Owner())
-	if err != nil {
+	if err := errors.Join(append(v.unread, err)...); err != nil {
 		return err
 	}
 	v.missing, v.misplaced = egress.State{}, nil // repairs are a resync's
@@ -40,16 +40,16 @@ func (n *Node) detachDamaged(d *record.DamagedError) error {
 // ofOnePod reports whether a route is the throw of one pod.
 func ofOnePod(r egress.Route) bool { return r.Type == egress.Throw && r.Dst.IsSingleIP() }
 
-// spare takes out of what no record asks for what an attachment may need that cannot be
-// read: the elements that name its container, and whatever has no owner that is known. So
+// spare takes out of what no record asks for what an attachment may need of which only the
+// owner is known: the elements that name its container, and whatever has no owner that is known. So
 // its pod keeps its egress, or is refused, but does not leave by the primary link.
 func (v *view) spare(surplus egress.State) (left egress.State) {
-	if len(v.damaged) == 0 {
+	if v.unknown.Len() == 0 {
 		return surplus
 	}
 	owners := map[string]bool{}
-	for _, d := range v.damaged {
-		owners[d.Owner().Comment()] = true
+	for _, o := range v.unknown.Owners() {
+		owners[o.Comment()] = true
 	}
 	known := map[netip.Addr]bool{}
 	for pod := range v.owners {

@@ -12,7 +12,7 @@ import (
 // Recorded reports whether an attachment has a record, and so something for Detach to
 // do. Where it has none, nothing is written, but for what a killed call has left.
 //
-// Where the record cannot be read at all the kernel is asked: a container that has nothing
+// Where it cannot be told whether there is a record the kernel is asked: a container that has nothing
 // there has no egress.
 func Recorded(o egress.Owner) (bool, error) {
 	store, err := record.Open()
@@ -22,6 +22,9 @@ func Recorded(o egress.Owner) (bool, error) {
 	_, ok, err := store.Find(o)
 	if damaged := (*record.DamagedError)(nil); errors.As(err, &damaged) {
 		return true, nil
+	}
+	if unread := (*record.UnreadError)(nil); errors.As(err, &unread) {
+		return false, err // it has one, whatever is in it
 	}
 	if err != nil {
 		return false, unlessPlain(o, err)

@@ -35,14 +35,17 @@ func Explain(pod string, to netip.Addr) ([]Explained, error) {
 		return nil, err
 	}
 	defer n.Close()
-	all, damaged, err := n.store.List()
+	all, unknown, err := n.store.List()
 	if err != nil {
 		return nil, err
 	}
 	attachments, err := egress.Named(all, pod)
 	if err != nil {
-		for _, d := range damaged { // it may be the one that is meant
+		for _, d := range unknown.Damaged { // it may be the one that is meant
 			err = errors.Join(err, d)
+		}
+		for _, e := range unknown.Unread {
+			err = errors.Join(err, e)
 		}
 		return nil, err
 	}

@@ -18,15 +18,18 @@ func Collect(network string, valid []egress.Owner) error {
 	if err := n.lock(); err != nil {
 		return err
 	}
-	all, damaged, err := n.store.List()
+	all, unknown, err := n.store.List()
 	if err != nil {
 		return err
 	}
-	// Of which network they are cannot be read, so their DEL, or a clean-up, removes them.
-	if err := n.setAside(damaged); err != nil {
+	// Of which network damaged ones are is not known, so their DEL, or a clean-up, removes them.
+	if err := n.setAside(unknown.Damaged); err != nil {
 		return err
 	}
 	var failed []error
+	for _, e := range unknown.Unread {
+		failed = append(failed, e)
+	}
 	for _, a := range all {
 		if a.Network == network && !slices.Contains(valid, a.Owner) {
 			failed = append(failed, n.detach(a, a.Flows))

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -25,7 +26,10 @@ func (n *Node) EnsureProbe(c config.Probe, pods []netip.Addr) error {
 			return err
 		}
 		record := record.Probe{Probe: want, Follow: len(c.Links) == 0, Yields: c.Mode == config.ProbeAuto}
-		recorded := n.hasProbe(record)
+		recorded, err := n.hasProbe(record)
+		if err != nil {
+			return err
+		}
 		right := have.Right && want.Equal(have.Probe)
 		if right && recorded {
 			return nil
@@ -48,12 +52,15 @@ func (n *Node) EnsureProbe(c config.Probe, pods []netip.Addr) error {
 
 // hasProbe reports whether exactly this is recorded; a table that is not to stand
 // has no record.
-func (n *Node) hasProbe(p record.Probe) bool {
-	have, ok, damaged := n.store.Probe()
-	if !ok {
-		return !p.Stands() && !damaged
+func (n *Node) hasProbe(p record.Probe) (bool, error) {
+	have, ok, err := n.store.Probe()
+	if errors.Is(err, record.ErrDamaged) {
+		return false, nil
 	}
-	return p.Stands() && have.Probe.Equal(p.Probe) && have.Follow == p.Follow && have.Yields == p.Yields
+	if !ok {
+		return !p.Stands(), err
+	}
+	return p.Stands() && have.Probe.Equal(p.Probe) && have.Follow == p.Follow && have.Yields == p.Yields, nil
 }
 
 // writeProbe records before it writes, and forgets after it has removed.
@@ -127,7 +134,11 @@ func (n *Node) lookAtProbe(v *view) (err error) {
 	if p.have, err = n.kernel.Probe(); err != nil {
 		return err
 	}
-	recorded, ok, damaged := n.store.Probe()
+	recorded, ok, err := n.store.Probe()
+	damaged := errors.Is(err, record.ErrDamaged)
+	if err != nil && !damaged {
+		return err
+	}
 	p.recorded = !damaged
 	if damaged {
 		// What exists stays, until the next ADD says what is to be.

@@ -12,7 +12,7 @@ import (
 )
 
 // records returns the attachments as they are recorded, read once, and again once the lock
-// has been taken. Under the lock, what cannot be read is set aside.
+// has been taken. Under the lock, what is damaged is set aside.
 func (n *Node) records() (*record.Records, error) {
 	if n.read != nil {
 		return n.read, nil
@@ -49,7 +49,7 @@ func (n *Node) put(a egress.Attachment) error {
 	return n.store.Put(a)
 }
 
-// find returns what an owner had before. What cannot be read is about to be replaced.
+// find returns what an owner had before. What is damaged is about to be replaced.
 func (n *Node) find(o egress.Owner) (egress.Attachment, bool, error) {
 	a, ok, err := n.store.Find(o)
 	if damaged := (*record.DamagedError)(nil); errors.As(err, &damaged) {
@@ -89,7 +89,7 @@ func (n *Node) mine(a egress.Attachment, flows []egress.Flow) ([]egress.Flow, er
 }
 
 // unneeded returns the shared objects of flows that nobody else needs: neither another
-// attachment nor the flows that this one keeps. An attachment that cannot be read may
+// attachment nor the flows that this one keeps. An attachment whose file is damaged may
 // need any of them.
 func (n *Node) unneeded(a egress.Attachment, flows, left []egress.Flow) ([]egress.Object, error) {
 	records, err := n.records()

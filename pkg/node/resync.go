@@ -43,9 +43,9 @@ func (v *view) right() bool { return len(v.changes()) == 0 }
 // changes has a line for each thing that is not as it should be and can be repaired.
 func (v *view) changes() []string {
 	var changes []string
-	for _, d := range v.damaged {
+	for _, d := range v.unknown.Damaged {
 		if !d.IsAside() {
-			changes = append(changes, "set aside record "+d.Path()+", which cannot be read")
+			changes = append(changes, "set aside record "+d.Path()+", which is damaged")
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(v.faults)) {
@@ -80,7 +80,7 @@ func (v *view) changes() []string {
 	if v.forAllLinks {
 		changes = append(changes, "set net.ipv4.conf.all.src_valid_mark back to 0")
 	}
-	if names.Stale(v.tableNames()) {
+	if !v.noRoutes && names.Stale(v.tableNames()) {
 		changes = append(changes, "named the routing tables for iproute2")
 	}
 	return append(changes, v.probe.changes()...)
@@ -104,7 +104,7 @@ func faultOf(err error) string {
 	if err == nil {
 		return "nothing needs"
 	}
-	return "cannot be read: " + err.Error()
+	return "is damaged: " + err.Error()
 }
 
 func prefixed(prefix string, lines []string) []string {
@@ -120,7 +120,7 @@ func (v *view) isRecorded(t egress.Table) bool { return slices.ContainsFunc(v.be
 // isOver reports whether no attachment needs a table that is recorded. One that cannot be
 // read may need any.
 func (v *view) isOver(t egress.Table) bool {
-	return len(v.damaged) == 0 && !slices.ContainsFunc(v.tables, func(w linkTable) bool {
+	return v.unknown.Len() == 0 && !slices.ContainsFunc(v.tables, func(w linkTable) bool {
 		return w.Table.Table == t.Table && w.Family == t.Family
 	})
 }
@@ -156,7 +156,7 @@ func (n *Node) repair(v view) error {
 
 // forgetNode takes away what the node has as long as there are attachments.
 func (n *Node) forgetNode(v view) error {
-	if len(v.attached)+len(v.damaged) > 0 {
+	if len(v.attached)+v.unknown.Len() > 0 {
 		return nil
 	}
 	defer n.store.Prune()
@@ -175,7 +175,7 @@ func (n *Node) recordAnew(v view) error {
 			return err
 		}
 	}
-	if err := n.setAside(v.damaged); err != nil {
+	if err := n.setAside(v.unknown.Damaged); err != nil {
 		return err
 	}
 	if err := n.store.RemoveLeftovers(slices.Sorted(maps.Keys(v.faults))); err != nil {
@@ -238,7 +238,7 @@ func (n *Node) repairClassification(v view, missing, surplus egress.State) error
 	if len(missing.Chains)+len(missing.Elements)+len(surplus.Chains)+len(surplus.Elements) == 0 {
 		return nil
 	}
-	if len(v.attached)+len(v.damaged) == 0 {
+	if len(v.attached)+v.unknown.Len() == 0 {
 		return n.kernel.DeleteClassification()
 	}
 	all := slices.Concat(v.want.Elements, v.spared.Elements)

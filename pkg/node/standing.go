@@ -30,6 +30,9 @@ func (n *Node) lookAtAllRules(v *view) error {
 // lookAtAllRoutes reads every table that is ours by record, by a rule of ours, or
 // by its closing route.
 func (n *Node) lookAtAllRoutes(v *view) error {
+	if v.noRoutes {
+		return nil
+	}
 	links := map[key]int{} // 0: not known
 	for _, r := range v.have.Rules {
 		if r.Table > 255 {
@@ -117,7 +120,12 @@ func (n *Node) lookAtAllAddresses(v *view) error {
 
 // lookAtSrcValidMark comes behind lookAtAllAddresses.
 func (n *Node) lookAtSrcValidMark(v *view) (err error) {
-	v.forAllLinks = n.store.HasSrcValidMark()
+	v.forAllLinks, err = n.store.HasSrcValidMark()
+	v.miss(err)
+	if _, err := n.store.MarkedLinks(); err != nil { // what is to be added to them
+		v.miss(err)
+		return nil
+	}
 	v.unmarked, err = n.unmarkedUplinks(v.attached, v.addresses)
 	return err
 }

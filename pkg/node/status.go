@@ -70,12 +70,12 @@ func (v *view) status() status.Status {
 		}
 	}
 	s.Missing, s.Unrecorded = missing.node, v.named(v.surplus.Lines())
-	for _, d := range v.damaged {
+	for _, d := range v.unknown.Damaged {
 		s.Unread = append(s.Unread, d.Error())
 	}
 	for _, path := range slices.Sorted(maps.Keys(v.faults)) {
 		if err := v.faults[path]; err != nil {
-			s.Unread = append(s.Unread, fmt.Sprintf("record %s cannot be read: %s; `egress-ip resync` writes it again", path, err))
+			s.Unread = append(s.Unread, fmt.Sprintf("record %s is damaged: %s; `egress-ip resync` writes it again", path, err))
 		} else {
 			s.Unrecorded = append(s.Unrecorded, "record "+path+", which "+faultOf(nil))
 		}

@@ -75,8 +75,8 @@ func (n *Node) setSrcValidMark(links []record.MarkedLink) error {
 // resetForAllLinks puts back what versions have changed that set the sysctl for every link
 // of the node.
 func (n *Node) resetForAllLinks() error {
-	if !n.store.HasSrcValidMark() {
-		return nil
+	if has, err := n.store.HasSrcValidMark(); err != nil || !has {
+		return err
 	}
 	if err := kernel.SetSrcValidMark(kernel.AllLinks, false); err != nil {
 		return err
@@ -103,8 +103,12 @@ func (n *Node) resetSrcValidMark() error {
 
 // markedLinks returns those of the recorded links that exist, by their names of today.
 func (n *Node) markedLinks() ([]record.MarkedLink, error) {
+	recorded, err := n.store.MarkedLinks()
+	if err != nil {
+		return nil, err
+	}
 	var marked []record.MarkedLink
-	for _, l := range n.store.MarkedLinks() {
+	for _, l := range recorded {
 		links, err := n.kernel.Links(nil, []int{l.Index})
 		if err != nil {
 			return nil, err

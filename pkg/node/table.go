@@ -25,7 +25,10 @@ func (n *Node) writeTable(spec egress.TableSpec, main []egress.Route) error {
 	if err != nil {
 		return err
 	}
-	before, recorded := n.store.Table(spec.Table, spec.Family)
+	before, recorded, err := n.store.Table(spec.Table, spec.Family)
+	if err != nil {
+		return err
+	}
 	stale := egress.Missing(before.Thrown, table.Thrown)
 	// Killed before the stale throws are gone, the next call must still know of them.
 	pending := table

@@ -46,7 +46,10 @@ func (o obstacles) lines() []string {
 func (n *Node) obstacles(a egress.Attachment) (obstacles, error) {
 	var found obstacles
 	for _, f := range a.Flows {
-		table, _ := n.store.Table(f.Table, f.Family())
+		table, _, err := n.store.Table(f.Table, f.Family())
+		if err != nil {
+			return nil, err
+		}
 		links, err := n.kernel.Links(nil, []int{f.Index})
 		if err != nil {
 			return nil, err

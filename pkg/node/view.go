@@ -22,17 +22,18 @@ type view struct {
 	before    []egress.Table // as recorded
 	cluster   []netip.Prefix // as configured, of the last ADD
 	recluster bool           // which is to be recorded
-	damaged   []*record.DamagedError
-	faults    map[string]error // of the record itself, by path; nil: nothing needs the file
+	unknown   record.Unknown
+	faults    map[string]error // damaged files of the node itself, by path; nil: nothing needs the file
 
 	want, have       egress.State
 	missing, surplus egress.State         // their differences, without what is spared
-	spared           egress.State         // what an attachment may need that cannot be read
+	spared           egress.State         // what an attachment may need of which only the owner is known
 	addresses        []egress.LinkAddress // of all links
 	astray           []egress.Route       // of others, in links' tables
 	counters         map[netip.Addr]kernel.Counter
 	inTheWay         []string         // of others, as text
 	unread           []error          // parts of the node that could not be read; nothing is wanted of them, nor there
+	noRoutes         bool             // the links' tables are such a part
 	misplaced        []egress.Rule    // of those that stand
 	absent           []egress.Address // that the links should have of their own
 
@@ -67,7 +68,7 @@ func (n *Node) look(ending ...egress.Owner) (view, error) {
 		}
 	}
 	if err := n.lookAtProbe(&v); err != nil {
-		v.unread = append(v.unread, err)
+		v.miss(err)
 		v.probe = probeView{right: true, recorded: true}
 	}
 	var surplus egress.State
@@ -79,27 +80,37 @@ func (n *Node) look(ending ...egress.Owner) (view, error) {
 }
 
 // lookForFaults finds what calls that were killed have left of the record, and which files
-// of the node itself cannot be read.
+// of the node itself are damaged.
 func (n *Node) lookForFaults(v *view) (err error) {
-	if v.faults, err = n.store.Unreadable(); err != nil {
-		return err
-	}
+	v.faults, err = n.store.Damaged()
+	v.miss(err)
 	left, err := n.store.Leftovers()
+	v.miss(err)
 	for _, path := range left {
 		v.faults[path] = nil
 	}
-	return err
+	return nil
+}
+
+// miss notes that a part could not be read, once.
+func (v *view) miss(err error) {
+	if err != nil && !slices.ContainsFunc(v.unread, func(other error) bool { return other.Error() == err.Error() }) {
+		v.unread = append(v.unread, err)
+	}
 }
 
 func (n *Node) lookAtRecord(v *view) (err error) {
-	if v.recorded, v.damaged, err = n.store.List(); err != nil {
+	if v.recorded, v.unknown, err = n.store.List(); err != nil {
 		return err
 	}
 	v.recorded = slices.DeleteFunc(v.recorded, func(a egress.Attachment) bool { return slices.Contains(v.ending, a.Owner) })
-	v.damaged = slices.DeleteFunc(v.damaged, func(d *record.DamagedError) bool { return slices.Contains(v.ending, d.Owner()) })
-	if v.before, err = n.store.Tables(); err != nil {
-		return err
+	v.unknown = v.unknown.Without(v.ending)
+	for _, e := range v.unknown.Unread {
+		v.miss(e)
 	}
+	v.before, err = n.store.Tables()
+	v.miss(err)
+	v.noRoutes = err != nil
 	var names []string
 	for _, a := range v.recorded {
 		for _, f := range a.Flows {
@@ -121,6 +132,9 @@ func (n *Node) lookAtRecord(v *view) (err error) {
 	}
 	v.owners = egress.Owners(v.attached)
 	v.want = egress.Needs(v.attached, v.mine)
+	if v.noRoutes {
+		v.want.Routes = nil
+	}
 	// What has no source to leave with is not translated, and so not let out.
 	v.want.Elements = slices.DeleteFunc(v.want.Elements, func(e egress.Element) bool {
 		return v.without[e.Pod] && e.Set == egress.FamilyOf(e.Pod).SNAT()
@@ -149,6 +163,9 @@ func (v *view) link(name string) (egress.Link, bool) {
 
 // lookAtTables finds what each link's table is to be, from what main has now.
 func (n *Node) lookAtTables(v *view) error {
+	if v.noRoutes {
+		return nil
+	}
 	all := map[egress.Family][]egress.Route{} // of main, read when the first table asks
 	seen := map[key]bool{}
 	for _, a := range v.attached {
@@ -206,20 +223,25 @@ func (n *Node) linkTable(v *view, a egress.Attachment, f egress.Flow, all map[eg
 	return t, nil
 }
 
-func (n *Node) lookAtClassification(v *view) (err error) {
-	classes := n.classes(v)
+func (n *Node) lookAtClassification(v *view) error {
+	classes, err := n.classes(v)
+	if err != nil {
+		v.miss(err)
+		v.want.Chains, v.want.Elements = nil, nil
+		return nil
+	}
 	if len(classes.Pods) > 0 {
 		v.want.Chains = classes.Chains()
 		v.want.Elements = append(append(v.want.Elements, classes.ClusterElements()...), egress.UnmarkedElement())
 	}
 	var foreign bool
 	v.have.Chains, v.have.Elements, v.counters, err = n.kernel.Classification(v.want.Chains)
-	if err == nil && len(classes.Pods)+len(v.damaged) == 0 && len(v.have.Chains)+len(v.have.Elements) > 0 {
+	if err == nil && len(classes.Pods)+v.unknown.Len() == 0 && len(v.have.Chains)+len(v.have.Elements) > 0 {
 		// Nothing of ours is to be there; what is may be another's who uses the name.
 		foreign, err = n.kernel.ClassificationIsForeign()
 	}
 	if err != nil {
-		v.unread = append(v.unread, err)
+		v.miss(err)
 		v.want.Chains, v.want.Elements = nil, nil
 	}
 	if err != nil || foreign {
@@ -229,9 +251,11 @@ func (n *Node) lookAtClassification(v *view) (err error) {
 }
 
 // classes are those of all attachments; the cluster sets are as the last ADD wrote them.
-func (n *Node) classes(v *view) egress.Classes {
-	var c egress.Classes
-	cluster, ok := n.store.Cluster()
+func (n *Node) classes(v *view) (c egress.Classes, err error) {
+	cluster, ok, err := n.store.Cluster()
+	if err != nil {
+		return c, err
+	}
 	var newest egress.Attachment
 	for _, a := range v.attached {
 		mine := a.Classes(v.mine(a)...)
@@ -245,5 +269,5 @@ func (n *Node) classes(v *view) egress.Classes {
 		c.Cluster = newest.ClusterCIDRs
 	}
 	v.cluster, v.recluster = c.Cluster, !ok && len(c.Pods) > 0
-	return c
+	return c, nil
 }

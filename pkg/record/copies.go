@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"iter"
 	"log/slog"
@@ -30,11 +31,11 @@ var polynomial = crc32.MakeTable(crc32.Castagnoli)
 // Records are the attachments as they were recorded at one moment. An attachment is
 // decoded when it is asked for.
 type Records struct {
-	Damaged []*DamagedError // those that cannot be read
+	Damaged []*DamagedError // those whose file has none
 
 	files []recorded
 	lines int  // of the copies
-	stale bool // there is a file without a copy, or copies cannot be read
+	stale bool // there is a file without a copy, or copies are damaged
 }
 
 // recorded is one attachment.
@@ -44,7 +45,7 @@ type recorded struct {
 	decoded *egress.Attachment
 }
 
-// Records reads the attachments.
+// Records reads the attachments. One that could not be read this time is an error.
 func (s Store) Records() (*Records, error) {
 	entries, err := s.entries()
 	if err != nil {
@@ -60,13 +61,16 @@ func (s Store) Records() (*Records, error) {
 	}
 	r.takeCopies(s, position)
 	buffer := make([]byte, 0, 16<<10)
-	var damaged []*DamagedError
 	for _, e := range entries {
 		i, ok := position[e.name]
 		if ok && r.files[i].data != nil {
 			continue
 		}
-		a, ok, err := s.readAttachment(e.name, buffer, &damaged)
+		a, ok, err := s.readAttachment(e.name, buffer)
+		if damaged := (*DamagedError)(nil); errors.As(err, &damaged) {
+			r.Damaged = append(r.Damaged, damaged)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -79,7 +83,6 @@ func (s Store) Records() (*Records, error) {
 		}
 		r.files[i].data, r.files[i].decoded, r.stale = data, &a, true
 	}
-	r.Damaged = damaged
 	r.files = slices.DeleteFunc(r.files, func(f recorded) bool { return f.data == nil })
 	return r, nil
 }

@@ -6,25 +6,25 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
-	"golang.org/x/sys/unix"
 )
 
-// aside is behind the name of a file that cannot be read, once it has been set aside.
+// aside is behind the name of a damaged file, once it has been set aside.
 const aside = ".damaged"
 
 var errSetAside = errors.New("it was set aside")
 
-// DamagedError says that an attachment is recorded, but what is recorded of it cannot be
-// read. Its file's name still says whose it is.
+// DamagedError says that an attachment is recorded, but its file has been read and has none.
+// Its name still says whose it is.
 type DamagedError struct {
 	name  string // of the file, in the directory of attachments
 	cause error
 }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("record %s of container %s cannot be read: %s; delete that pod, or, if it no longer exists, remove the file",
+	return fmt.Sprintf("record %s of container %s is damaged: %s; delete that pod, or, if it no longer exists, remove the file",
 		e.Path(), e.Owner().ContainerID, e.cause)
 }
 
@@ -38,6 +38,51 @@ func (e *DamagedError) Path() string { return filepath.Join(attachments, e.name)
 
 // IsAside reports whether the file has been set aside.
 func (e *DamagedError) IsAside() bool { return filepath.Ext(e.name) == aside }
+
+// UnreadError says that an attachment is recorded, but its file could not be read this
+// time. It may be as it should be, and stays.
+type UnreadError struct {
+	name  string
+	cause error
+}
+
+func (e *UnreadError) Error() string {
+	return fmt.Sprintf("record %s of container %s could not be read: %s", filepath.Join(attachments, e.name), e.Owner().ContainerID, e.cause)
+}
+
+func (e *UnreadError) Unwrap() error { return e.cause }
+
+// Owner is whose file it is.
+func (e *UnreadError) Owner() egress.Owner { return ownerOf(e.name) }
+
+// Unknown are attachments that are recorded, but only whose they are is known.
+type Unknown struct {
+	Damaged []*DamagedError
+	Unread  []*UnreadError
+}
+
+// Owners are whose they are.
+func (u Unknown) Owners() []egress.Owner {
+	var owners []egress.Owner
+	for _, d := range u.Damaged {
+		owners = append(owners, d.Owner())
+	}
+	for _, e := range u.Unread {
+		owners = append(owners, e.Owner())
+	}
+	return owners
+}
+
+// Len is how many there are.
+func (u Unknown) Len() int { return len(u.Damaged) + len(u.Unread) }
+
+// Without leaves out those of these owners.
+func (u Unknown) Without(owners []egress.Owner) Unknown {
+	return Unknown{
+		slices.DeleteFunc(u.Damaged, func(d *DamagedError) bool { return slices.Contains(owners, d.Owner()) }),
+		slices.DeleteFunc(u.Unread, func(e *UnreadError) bool { return slices.Contains(owners, e.Owner()) }),
+	}
+}
 
 // SetAside gives the file a name that says what it is, so that it is in nobody's way.
 func (s Store) SetAside(d *DamagedError) error {
@@ -60,7 +105,7 @@ type attachmentFile struct {
 	egress.Attachment
 }
 
-// decode returns the attachment that a file has; the error is a [DamagedError].
+// decode returns the attachment that a file has.
 func decode(name string, data []byte) (egress.Attachment, error) {
 	var f attachmentFile
 	err := json.Unmarshal(data, &f)
@@ -71,12 +116,7 @@ func decode(name string, data []byte) (egress.Attachment, error) {
 		err = f.Attachment.Validate()
 	}
 	if err != nil {
-		return egress.Attachment{}, &DamagedError{name, err}
+		return egress.Attachment{}, err
 	}
 	return f.Attachment, nil
-}
-
-// damaging reports whether an error in reading a file is about that file alone.
-func damaging(err error) bool {
-	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EISDIR)
 }

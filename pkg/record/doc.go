@@ -3,7 +3,7 @@
 // namespace, named by its cookie (a test machine has several):
 //
 //	attachments/CONTAINER:IFNAME.json          an egress.Attachment
-//	attachments/CONTAINER:IFNAME.json.damaged  one that cannot be read, set aside
+//	attachments/CONTAINER:IFNAME.json.damaged  a damaged one, set aside
 //	copies                                     of the attachments, to read them at once
 //	tables/TABLE-FAMILY.json                   an egress.Table
 //	cluster.json                               the networks in the cluster sets

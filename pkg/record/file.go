@@ -68,16 +68,45 @@ func replace(path string) error {
 	return nil
 }
 
-// read decodes a file of the store; an error is [fs.ErrNotExist], or about the file alone.
-func (s Store) read(path string, v any) error {
-	data, err := readFile(nil, filepath.Join(s.dir, path))
+// ErrDamaged is what a file gives that has been read to its end and says nothing.
+var ErrDamaged = errors.New("damaged")
+
+// contentError says what is wrong with such a file.
+type contentError struct{ error }
+
+func (c contentError) Is(target error) bool { return target == ErrDamaged }
+func (c contentError) Unwrap() error        { return c.error }
+
+// load reads a file of the store and decodes it. Here alone is told apart why a file gives
+// nothing: it does not exist, see [absent]; it is [ErrDamaged], also where a directory has
+// its name; or it could not be read this time, and may be as it should be: then the error
+// is the call's, and nothing that is recorded goes because of it.
+func (s Store) load(buffer []byte, path string, decode func([]byte) error) error {
+	path = filepath.Join(s.dir, path)
+	data, err := readFile(buffer, path)
 	if err == nil {
-		err = json.Unmarshal(data, v)
+		if err := decode(data); err != nil {
+			return contentError{err}
+		}
+		return nil
+	}
+	err = &fs.PathError{Op: "read", Path: path, Err: err}
+	if errors.Is(err, unix.EISDIR) {
+		return contentError{err}
+	}
+	return err
+}
+
+// exists reports whether anything has a path.
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if absent(err) {
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("read the record %s: %w", path, err)
+		return false, fmt.Errorf("read the record: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // readFile is os.ReadFile without the poller, which wants six more system calls for

@@ -3,9 +3,9 @@ package record
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,29 +14,51 @@ import (
 )
 
 // What is recorded of the node itself follows from the attachments, the configuration
-// and the kernel. So a file that cannot be read counts as none; a resync writes it again.
+// and the kernel. So a file that is damaged counts as none; a resync writes it again. One
+// that could not be read this time is an error.
 
-// Unreadable returns the files of the node itself that exist and cannot be read, with why.
-func (s Store) Unreadable() (map[string]error, error) {
+// known decodes a file of the node itself.
+func (s Store) known(path string, v any) (ok bool, err error) {
+	err = s.load(nil, path, func(data []byte) error { return json.Unmarshal(data, v) })
+	switch {
+	case err == nil:
+		return true, nil
+	case absent(err):
+		return false, nil
+	default:
+		return false, fmt.Errorf("the record %s could not be read: %w", path, err)
+	}
+}
+
+// orNone takes a damaged file for none.
+func orNone[T any](v T, ok bool, err error) (T, bool, error) {
+	if errors.Is(err, ErrDamaged) {
+		err = nil
+	}
+	if !ok {
+		v = *new(T)
+	}
+	return v, ok, err
+}
+
+// Damaged returns the files of the node itself that are damaged, with why.
+func (s Store) Damaged() (map[string]error, error) {
+	damaged := map[string]error{}
+	try := func(path string, v any) {
+		if _, err := s.known(path, v); errors.Is(err, ErrDamaged) {
+			damaged[path] = errors.Unwrap(err)
+		}
+	}
 	tables, err := s.names("tables")
-	if err != nil {
-		return nil, err
-	}
-	unreadable := map[string]error{}
-	try := func(path string, err error) {
-		if err != nil && !absent(err) {
-			unreadable[path] = err
-		}
-	}
 	for _, name := range tables {
-		if path := filepath.Join("tables", name); strings.HasSuffix(name, suffix) {
-			try(path, s.read(path, new(egress.Table)))
+		if strings.HasSuffix(name, suffix) {
+			try(filepath.Join("tables", name), new(egress.Table))
 		}
 	}
-	try(clusterFile, s.read(clusterFile, new(cluster)))
-	try(probeFile, s.read(probeFile, new(Probe)))
-	try(markedFile, s.read(markedFile, new(marked)))
-	return unreadable, nil
+	try(clusterFile, new(cluster))
+	try(probeFile, new(Probe))
+	try(markedFile, new(marked))
+	return damaged, err
 }
 
 // tableFile is what a file of a table has.
@@ -46,9 +68,13 @@ type tableFile struct {
 }
 
 // Table returns what was last written into a link's table.
-func (s Store) Table(id uint32, f egress.Family) (t egress.Table, ok bool) {
-	err := s.read(table(id, f), &t)
-	return t, err == nil
+func (s Store) Table(id uint32, f egress.Family) (t egress.Table, ok bool, err error) {
+	return s.readTable(table(id, f))
+}
+
+func (s Store) readTable(path string) (t egress.Table, ok bool, err error) {
+	ok, err = s.known(path, &t)
+	return orNone(t, ok, err)
 }
 
 // PutTable records what is about to be written into a link's table.
@@ -78,8 +104,14 @@ func (s Store) Tables() ([]egress.Table, error) {
 	}
 	var tables []egress.Table
 	for _, name := range names {
-		var t egress.Table
-		if strings.HasSuffix(name, suffix) && s.read(filepath.Join("tables", name), &t) == nil {
+		if !strings.HasSuffix(name, suffix) {
+			continue
+		}
+		t, ok, err := s.readTable(filepath.Join("tables", name))
+		if err != nil {
+			return nil, err
+		}
+		if ok {
 			tables = append(tables, t)
 		}
 	}
@@ -108,16 +140,16 @@ func (c *cluster) UnmarshalJSON(data []byte) error {
 }
 
 // Cluster returns the networks that were last written into the cluster sets.
-func (s Store) Cluster() (networks []netip.Prefix, ok bool) {
+func (s Store) Cluster() (networks []netip.Prefix, ok bool, err error) {
 	var c cluster
-	err := s.read(clusterFile, &c)
-	return c.Networks, err == nil
+	ok, err = s.known(clusterFile, &c)
+	return orNone(c.Networks, ok, err)
 }
 
 // PutCluster records what is about to be written into the cluster sets.
 func (s Store) PutCluster(networks []netip.Prefix) error {
-	if have, ok := s.Cluster(); ok && slices.Equal(have, networks) {
-		return nil
+	if have, ok, err := s.Cluster(); err != nil || ok && slices.Equal(have, networks) {
+		return err
 	}
 	return s.write("", clusterFile, cluster{Version, append([]netip.Prefix{}, networks...)})
 }
@@ -142,11 +174,11 @@ type probeContent struct {
 
 const probeFile = "probe.json"
 
-// Probe returns the probe table that is to exist; ok is false where none is. Where it
-// cannot be read, damaged is true.
-func (s Store) Probe() (p Probe, ok, damaged bool) {
-	err := s.read(probeFile, &p)
-	return p, err == nil, err != nil && !absent(err)
+// Probe returns the probe table that is to exist; ok is false where none is. The error may
+// be [ErrDamaged].
+func (s Store) Probe() (p Probe, ok bool, err error) {
+	ok, err = s.known(probeFile, &p)
+	return p, ok, err
 }
 
 // PutProbe records the probe table that is about to be written.
@@ -174,10 +206,11 @@ type marked struct {
 }
 
 // MarkedLinks returns the links of which egress-ip has set src_valid_mark.
-func (s Store) MarkedLinks() []MarkedLink {
+func (s Store) MarkedLinks() ([]MarkedLink, error) {
 	var m marked
-	_ = s.read(markedFile, &m) // as if none was
-	return m.Links
+	ok, err := s.known(markedFile, &m)
+	links, _, err := orNone(m.Links, ok, err)
+	return links, err
 }
 
 // PutMarkedLinks records the links of which egress-ip has set src_valid_mark, or is about to.
@@ -192,10 +225,7 @@ func (s Store) RemoveMarkedLinks() error { return remove(filepath.Join(s.dir, ma
 const srcValidMark = "src_valid_mark"
 
 // HasSrcValidMark reports whether egress-ip has set the sysctl for every link of the node.
-func (s Store) HasSrcValidMark() bool {
-	_, err := os.Lstat(filepath.Join(s.dir, srcValidMark))
-	return err == nil
-}
+func (s Store) HasSrcValidMark() (bool, error) { return exists(filepath.Join(s.dir, srcValidMark)) }
 
 // RemoveSrcValidMark forgets that egress-ip has set the sysctl for every link of the node.
 func (s Store) RemoveSrcValidMark() error {

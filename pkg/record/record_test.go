@@ -45,10 +45,10 @@ func requireRecords(t *testing.T, s Store, want ...egress.Attachment) *Records {
 	require.NoError(t, err)
 	have := slices.SortedFunc(r.Mentioning(""), func(a, b egress.Attachment) int { return a.Owner.Compare(b.Owner) })
 	require.Equal(t, want, have)
-	all, damaged, err := s.List()
+	all, unknown, err := s.List()
 	require.NoError(t, err)
 	require.Equal(t, append([]egress.Attachment{}, want...), all)
-	require.Len(t, r.Damaged, len(damaged))
+	require.Len(t, r.Damaged, unknown.Len())
 	return r
 }
 
@@ -131,7 +131,7 @@ func TestCopiesStaySmall(t *testing.T) {
 	require.Less(t, info.Size(), int64(100<<10))
 }
 
-// damage is how a file can be: each of them cannot be read as an attachment.
+// damage is how a file can be: none of them has an attachment.
 var damage = map[string]func(t *testing.T, path string){
 	"empty":     func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 0)) },
 	"truncated": func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 100)) },
@@ -158,7 +158,7 @@ var damage = map[string]func(t *testing.T, path string){
 	},
 }
 
-// TestDamaged: a file that cannot be read is named, set aside, and in nobody's way; its
+// TestDamaged: a damaged file is named, set aside, and in nobody's way; its
 // owner's next record takes its place, and its removal leaves nothing.
 func TestDamaged(t *testing.T) {
 	t.Parallel()
@@ -197,6 +197,74 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// TestUnread: a file that could not be read is neither damaged nor absent. It stays, and the
+// next call reads it.
+func TestUnread(t *testing.T) {
+	t.Parallel()
+	for name, target := range map[string]func(path string) string{
+		"opening fails": filepath.Base, // a symbolic link to itself
+		"reading fails": func(string) string { return "/proc/self/mem" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, sound, hidden := newStore(t), attachment(1), attachment(2)
+			table := egress.Table{TableSpec: egress.TableSpec{Table: 1134, Link: "enp7s0", Index: 134, Family: egress.IPv4}}
+			links := []MarkedLink{{Index: 134, Name: "enp7s0"}}
+			probe := Probe{Probe: egress.Probe{Links: []string{"eth0"}}, Follow: true}
+			for _, err := range []error{
+				s.Put(sound), s.Put(hidden), s.PutTable(table), s.PutCluster(sound.ClusterCIDRs), s.PutProbe(probe),
+				s.PutMarkedLinks(links), os.Remove(filepath.Join(s.dir, copies)),
+			} {
+				require.NoError(t, err)
+			}
+			paths := []string{"attachments/" + fileName(hidden.Owner), "tables/1134-4.json", clusterFile, probeFile, markedFile}
+			for _, path := range paths {
+				path = filepath.Join(s.dir, path)
+				require.NoError(t, os.Rename(path, path+".kept"))
+				require.NoError(t, os.Symlink(target(path), path))
+			}
+
+			_, ok, err := s.Find(hidden.Owner)
+			var unread *UnreadError
+			require.ErrorAs(t, err, &unread)
+			require.False(t, ok)
+			require.Equal(t, hidden.Owner, unread.Owner())
+			_, ok, err = s.Find(attachment(3).Owner)
+			require.NoError(t, err)
+			require.False(t, ok)
+			all, unknown, err := s.List()
+			require.NoError(t, err)
+			require.Equal(t, []egress.Attachment{sound}, all)
+			require.Empty(t, unknown.Damaged)
+			require.Equal(t, []egress.Owner{hidden.Owner}, unknown.Owners())
+			_, err = s.Records()
+			require.ErrorAs(t, err, &unread)
+			damaged, err := s.Damaged()
+			require.NoError(t, err)
+			require.Empty(t, damaged)
+			_, _, tableErr := s.Table(1134, egress.IPv4)
+			_, tablesErr := s.Tables()
+			_, _, clusterErr := s.Cluster()
+			_, _, probeErr := s.Probe()
+			_, linksErr := s.MarkedLinks()
+			for i, err := range []error{tableErr, tablesErr, clusterErr, probeErr, linksErr} {
+				require.Error(t, err, i)
+				require.NotErrorIs(t, err, ErrDamaged)
+				require.NotErrorIs(t, err, os.ErrNotExist)
+			}
+
+			for _, path := range paths {
+				path = filepath.Join(s.dir, path)
+				require.NoError(t, os.Rename(path+".kept", path))
+			}
+			requireRecords(t, s, sound, hidden)
+			have, err := s.MarkedLinks()
+			require.NoError(t, err)
+			require.Equal(t, links, have)
+		})
+	}
+}
+
 // TestReleased: what released versions wrote is read, and what only they needed is cleared
 // away.
 func TestReleased(t *testing.T) {
@@ -208,9 +276,9 @@ func TestReleased(t *testing.T) {
 			require.NoError(t, os.Mkdir(s.dir, 0o700))
 			out, err := exec.Command("tar", "-xzf", "testdata/"+version+".tar.gz", "-C", s.dir).CombinedOutput()
 			require.NoError(t, err, "%s", out)
-			all, damaged, err := s.List()
+			all, unknown, err := s.List()
 			require.NoError(t, err)
-			require.Empty(t, damaged)
+			require.Zero(t, unknown.Len())
 			require.Len(t, all, 3)
 			r := requireRecords(t, s, all...)
 			owners := egress.Owners(all)
@@ -222,15 +290,16 @@ func TestReleased(t *testing.T) {
 			tables, err := s.Tables()
 			require.NoError(t, err)
 			require.Len(t, tables, 3)
-			networks, ok := s.Cluster()
+			networks, ok, err := s.Cluster()
+			require.NoError(t, err)
 			require.True(t, ok)
 			require.Equal(t, all[0].ClusterCIDRs, networks)
-			_, ok, broken := s.Probe()
-			require.True(t, ok)
-			require.False(t, broken)
-			unreadable, err := s.Unreadable()
+			_, ok, err = s.Probe()
 			require.NoError(t, err)
-			require.Empty(t, unreadable)
+			require.True(t, ok)
+			damaged, err := s.Damaged()
+			require.NoError(t, err)
+			require.Empty(t, damaged)
 
 			s.Copy(r)
 			for _, dir := range index {
@@ -264,13 +333,16 @@ func TestNextVersion(t *testing.T) {
 		require.NoError(t, os.Rename(path+".next", path))
 	}
 	requireRecords(t, s, a)
-	have, ok := s.Table(1134, egress.IPv4)
+	have, ok, err := s.Table(1134, egress.IPv4)
+	require.NoError(t, err)
 	require.True(t, ok)
 	require.True(t, table.Equal(have))
-	networks, ok := s.Cluster()
+	networks, ok, err := s.Cluster()
+	require.NoError(t, err)
 	require.True(t, ok)
 	require.Equal(t, a.ClusterCIDRs, networks)
-	p, ok, _ := s.Probe()
+	p, ok, err := s.Probe()
+	require.NoError(t, err)
 	require.True(t, ok)
 	require.Equal(t, probe, p)
 }

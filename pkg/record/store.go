@@ -3,7 +3,6 @@ package record
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -43,76 +42,76 @@ func Open() (Store, error) {
 func (s Store) Dir() string { return s.dir }
 
 // Find returns the attachment of an owner; ok is false where none is recorded. The error
-// is a [DamagedError] where one is and cannot be read, be it set aside or not.
+// is a [DamagedError] where one is but its file has none, be it set aside or not, and an
+// [UnreadError] where one is whose file could not be read this time.
 func (s Store) Find(o egress.Owner) (a egress.Attachment, ok bool, err error) {
 	name := fileName(o)
-	data, err := readFile(nil, s.attachment(name))
-	switch {
-	case err == nil:
-		a, err = decode(name, data)
-	case absent(err):
-		if _, err := os.Lstat(s.attachment(name) + aside); absent(err) {
-			return egress.Attachment{}, false, nil
+	a, ok, err = s.readAttachment(name, nil)
+	if unread := (*UnreadError)(nil); errors.As(err, &unread) {
+		if is, _ := exists(s.attachment(name)); !is { // as far as can be told
+			err = fmt.Errorf("read the record: %w", unread.cause)
 		}
-		err = &DamagedError{name + aside, errSetAside}
-	case damaging(err):
-		err = &DamagedError{name, err}
-	default:
-		err = fmt.Errorf("read the record: %w", &fs.PathError{Op: "open", Path: s.attachment(name), Err: err})
 	}
-	return a, err == nil, err
+	if ok || err != nil {
+		return a, ok, err
+	}
+	is, err := exists(s.attachment(name) + aside)
+	if is {
+		err = &DamagedError{name + aside, errSetAside}
+	}
+	return a, false, err
 }
 
-// List reads every attachment, by container and interface, and says which of them
-// cannot be read.
-func (s Store) List() ([]egress.Attachment, []*DamagedError, error) {
+// List reads every attachment, by container and interface, and says of which only the owner
+// is known.
+func (s Store) List() ([]egress.Attachment, Unknown, error) {
 	entries, err := s.entries()
 	if err != nil {
-		return nil, nil, err
+		return nil, Unknown{}, err
 	}
 	all := make([]egress.Attachment, 0, len(entries))
-	var damaged []*DamagedError
+	var unknown Unknown
 	buffer := make([]byte, 0, 16<<10)
 	for _, e := range entries {
-		a, ok, err := s.readAttachment(e.name, buffer, &damaged)
-		if err != nil {
-			return nil, nil, err
-		}
-		if ok {
+		a, ok, err := s.readAttachment(e.name, buffer)
+		var damaged *DamagedError
+		var unread *UnreadError
+		switch {
+		case ok:
 			all = append(all, a)
+		case errors.As(err, &damaged):
+			unknown.Damaged = append(unknown.Damaged, damaged)
+		case errors.As(err, &unread):
+			unknown.Unread = append(unknown.Unread, unread)
 		}
 	}
 	slices.SortFunc(all, func(a, b egress.Attachment) int { return a.Owner.Compare(b.Owner) })
-	return all, damaged, nil
+	return all, unknown, nil
 }
 
-// readAttachment reads one of the directory's files, if it is an attachment's.
-func (s Store) readAttachment(name string, buffer []byte, damaged *[]*DamagedError) (a egress.Attachment, ok bool, err error) {
+// readAttachment reads one of the directory's files, if it is an attachment's. The error is
+// a [DamagedError] or an [UnreadError].
+func (s Store) readAttachment(name string, buffer []byte) (a egress.Attachment, ok bool, err error) {
 	if strings.HasSuffix(name, suffix+aside) {
-		*damaged = append(*damaged, &DamagedError{name, errSetAside})
-		return a, false, nil
+		return a, false, &DamagedError{name, errSetAside}
 	}
 	if !strings.HasSuffix(name, suffix) {
 		return a, false, nil // an unfinished write
 	}
-	data, err := readFile(buffer, s.attachment(name))
-	if absent(err) {
-		return a, false, nil
-	}
-	if err == nil {
+	err = s.load(buffer, filepath.Join(attachments, name), func(data []byte) (err error) {
 		a, err = decode(name, data)
-	} else if damaging(err) {
-		err = &DamagedError{name, err}
-	}
-	var unreadable *DamagedError
-	if errors.As(err, &unreadable) {
-		*damaged = append(*damaged, unreadable)
+		return err
+	})
+	switch {
+	case err == nil:
+		return a, true, nil
+	case absent(err):
 		return a, false, nil
+	case errors.Is(err, ErrDamaged):
+		return a, false, &DamagedError{name, err}
+	default:
+		return a, false, &UnreadError{name, err}
 	}
-	if err != nil {
-		return a, false, fmt.Errorf("read the record: %w", &fs.PathError{Op: "open", Path: s.attachment(name), Err: err})
-	}
-	return a, true, nil
 }
 
 // Put records an attachment, in the place of one of the same owner, set aside or not.
@@ -189,7 +188,8 @@ func (s Store) Abandoned(o egress.Owner) bool {
 	}
 	names, err := s.names(".")
 	if err != nil || len(names) == 0 {
-		return err == nil && s.Exists()
+		exists, err := s.Exists()
+		return err == nil && exists
 	}
 	if !slices.ContainsFunc(names, func(name string) bool { return name != probeFile }) {
 		return false
@@ -227,10 +227,7 @@ func (s Store) RemoveLeftovers(left []string) error {
 }
 
 // Exists reports whether anything is recorded.
-func (s Store) Exists() bool {
-	_, err := os.Lstat(s.dir)
-	return err == nil
-}
+func (s Store) Exists() (bool, error) { return exists(s.dir) }
 
 // Destroy removes all that is recorded.
 func (s Store) Destroy() error {

@@ -37,7 +37,7 @@ func uninstallCommand(args []string) int {
 	if err != nil {
 		return failed("uninstall", err)
 	}
-	kernel := install.Kernel{Pods: recordedPods, Stands: anyRecord, Clean: func() error {
+	kernel := install.Kernel{Pods: recordedPods, Exists: anyRecord, Clean: func() error {
 		removed, err := cleanNode(false)
 		for _, line := range removed {
 			fmt.Println(line)
@@ -77,14 +77,17 @@ func recordedPods() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	pods, damaged, err := store.List()
-	return len(pods) + len(damaged), err
+	pods, unknown, err := store.List()
+	return len(pods) + unknown.Len(), err
 }
 
 // anyRecord reports whether this node's record has anything, be it the probe table.
-func anyRecord() bool {
+func anyRecord() (bool, error) {
 	store, err := record.Open()
-	return err == nil && store.Exists()
+	if err != nil {
+		return false, err
+	}
+	return store.Exists()
 }
 
 func annotatedPods(n int) string {

@@ -1,0 +1,102 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// failing runs the command below strace, which has system calls of a path fail as strace's
+// option -e inject says; it returns what the command prints, and its exit status, -1 for a signal.
+func failing(t *testing.T, n interface{ Run(*exec.Cmd) error }, path, inject string, cmd *exec.Cmd) (out string, exit int) {
+	t.Helper()
+	args := []string{"-f", "-qq", "-o", filepath.Join(t.TempDir(), "trace"), "-P", path, "-e", "inject=" + inject, cmd.Path}
+	traced := exec.Command("strace", append(args, cmd.Args[1:]...)...)
+	traced.Env, traced.Stdin = cmd.Env, cmd.Stdin
+	text, err := os.CreateTemp(t.TempDir(), "output")
+	require.NoError(t, err)
+	defer text.Close()
+	traced.Stdout, traced.Stderr = text, text
+	_ = n.Run(traced) // its exit status says it
+	all, err := os.ReadFile(text.Name())
+	require.NoError(t, err)
+	return string(all), traced.ProcessState.ExitCode()
+}
+
+const onePlugin = `{"cniVersion":"1.0.0","name":"pods","type":"ptp","ipam":{"type":"host-local","subnet":"10.1.0.0/16"}}`
+
+// TestUninstallInterrupted: an uninstall that is killed, or fails, at any of its steps says
+// so, and the next one finishes: the folder is what it was before the installation.
+func TestUninstallInterrupted(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		files         map[string]string
+		install       []string
+		path, failure string
+	}{
+		"killed at the removal of the copy": {map[string]string{"10-net.conflist": bridgeList}, nil, "net.d/10-net.conflist.before-egress-ip", "unlinkat:signal=KILL"},
+		"removal of the copy refused":       {map[string]string{"10-net.conflist": bridgeList}, nil, "net.d/10-net.conflist.before-egress-ip", "unlinkat:error=EPERM"},
+		"directory not synchronized":        {map[string]string{"10-net.conflist": bridgeList}, nil, "net.d", "fsync:error=EIO"},
+		"killed at the binary":              {map[string]string{"10-net.conflist": bridgeList}, nil, "bin/egress-ip", "unlinkat:signal=KILL"},
+		"copy not read":                     {map[string]string{"10-net.conflist": bridgeList}, nil, "net.d/10-net.conflist.before-egress-ip", "openat:error=EIO"},
+		"killed at the conversion":          {map[string]string{"10-net.conf": onePlugin}, []string{"--convert"}, "net.d/10-net.conflist", "unlinkat:signal=KILL"},
+		"conversion refused":                {map[string]string{"10-net.conf": onePlugin}, []string{"--convert"}, "net.d/10-net.conflist", "unlinkat:error=EIO"},
+		"converted file not read":           {map[string]string{"10-net.conf": onePlugin}, []string{"--convert"}, "net.d/10-net.conf.before-egress-ip", "openat:error=EIO"},
+		"converted file not renamed":        {map[string]string{"10-net.conf": onePlugin}, []string{"--convert"}, "net.d/10-net.conf.before-egress-ip", "renameat:error=EPERM"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newInstallNode(t, tt.files)
+			n.run(t, 0, append([]string{"install"}, tt.install...)...)
+			out, exit := failing(t, n, filepath.Join(n.root, tt.path), tt.failure, exec.Command(filepath.Join(bin, "egress-ip"), n.args("uninstall")...))
+			require.NotZero(t, exit, out)
+			n.run(t, 0, "uninstall")
+			for name, text := range tt.files {
+				require.Equal(t, text, n.read(t, name))
+				n.requireFiles(t, name)
+			}
+			require.NoFileExists(t, n.binary())
+			out, _ = n.run(t, 0, "uninstall")
+			require.Contains(t, out, "nothing to do")
+		})
+	}
+}
+
+// TestInstallCopiesNoEntry: what an installation keeps of a list never has egress-ip's entry, so
+// nothing is left when the entry of a list goes that was made of one plugin's file.
+func TestInstallCopiesNoEntry(t *testing.T) {
+	t.Parallel()
+	n := newInstallNode(t, map[string]string{"10-net.conf": onePlugin})
+	n.run(t, 0, "install", "--convert")
+	n.run(t, 0, "install", "--allow", "payments")
+	n.run(t, 0, "uninstall")
+	require.Equal(t, onePlugin, n.read(t, "10-net.conf"))
+	n.requireFiles(t, "10-net.conf")
+}
+
+// TestUninstallCannotTell: what cannot be read of a list is an error, and not taken for what
+// the list says.
+func TestUninstallCannotTell(t *testing.T) {
+	t.Parallel()
+	for _, call := range []string{"newfstatat:error=EIO", "openat:error=EMFILE", "read:error=EIO"} {
+		for _, when := range []string{"1", "2", "3", "4", "5", "2+", "3+"} { // of one thread, which need not make all
+			t.Run(call+", "+when, func(t *testing.T) {
+				t.Parallel()
+				n := newInstallNode(t, map[string]string{"10-net.conflist": bridgeList})
+				n.run(t, 0, "install")
+				inject := call + ":when=" + when
+				out, exit := failing(t, n, n.conf("10-net.conflist"), inject, exec.Command(filepath.Join(bin, "egress-ip"), n.args("uninstall")...))
+				require.NotContains(t, out, "names it")
+				if exit != 0 {
+					n.run(t, 0, "uninstall")
+				}
+				require.Equal(t, bridgeList, n.read(t, "10-net.conflist"))
+				n.requireFiles(t, "10-net.conflist")
+				require.NoFileExists(t, n.binary())
+			})
+		}
+	}
+}
