@@ -229,6 +229,9 @@ func (s *struckNode) attach(t *testing.T) {
 func (s *struckNode) reset(t *testing.T) {
 	t.Helper()
 	s.egressIP(t, "cleanup", "--force")
+	for _, address := range []string{egress4 + "/32", egress6 + "/128"} { // if one has been forgotten
+		_ = s.Node.Run(exec.Command("ip", "address", "del", address, "dev", nettest.SecondLink))
+	}
 	if s.live != nil {
 		s.live.add(t, both)
 	}
@@ -251,6 +254,7 @@ func TestStruck(t *testing.T) {
 		"resync":                struckWith((*struckNode).struckResync, true),
 		"cleanup":               struckWith((*struckNode).struckCleanup, false),
 		"install":               struckInstall,
+		"uninstall":             struckUninstall,
 	} {
 		for how, kill := range map[string]bool{"killed": true} {
 			t.Run(name+", "+how, func(t *testing.T) {
@@ -434,6 +438,11 @@ func struckInstallation(t *testing.T) (n *aNode, installed, uninstalled string) 
 func struckInstall(t *testing.T, _ bool) (verb, *nettest.Namespace) {
 	n, installed, uninstalled := struckInstallation(t)
 	return n.struckAs(t, "install", "uninstall", installed, uninstalled), n.Namespace
+}
+
+func struckUninstall(t *testing.T, _ bool) (verb, *nettest.Namespace) {
+	n, installed, uninstalled := struckInstallation(t)
+	return n.struckAs(t, "uninstall", "install", uninstalled, installed), n.Namespace
 }
 
 // struckAs strikes one command; the other one takes back what it does.
