@@ -104,6 +104,7 @@ fuzz:
 	$(GO) test ./pkg/config -run '^$$' -fuzz FuzzAnnotations -fuzztime $(FUZZTIME)
 	$(GO) test ./pkg/conflist -run '^$$' -fuzz FuzzList -fuzztime $(FUZZTIME)
 	$(GO) test ./pkg/conflist -run '^$$' -fuzz FuzzEntry -fuzztime $(FUZZTIME)
+	$(GO) test ./pkg/kernel -run '^$$' -fuzz FuzzParseRule -fuzztime $(FUZZTIME)
 
 clean:
 	rm -rf bin dist

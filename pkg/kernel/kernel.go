@@ -61,15 +61,6 @@ func (k *Kernel) Close() {
 	}
 }
 
-// lenient does without strict checks what they refuse: the library asks for rules
-// with the header of a link.
-func (k *Kernel) lenient(f func() error) error {
-	if err := k.rt.SetStrictCheck(false); err != nil {
-		return err
-	}
-	return errors.Join(f(), k.rt.SetStrictCheck(true))
-}
-
 // gone reports whether an error says that the object, or what it hangs on, is
 // not there, so that a delete has nothing left to do.
 func gone(err error) bool {

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -116,56 +115,13 @@ func (k *Kernel) DefaultLinks(to netip.Addr) ([]int, error) {
 
 // AllRules returns every rule of a family, in the kernel's order.
 func (k *Kernel) AllRules(f egress.Family) ([]egress.PolicyRule, error) {
-	all, err := k.rules(f)
+	all, err := k.rules(f, anyRule)
 	if err != nil {
-		return nil, fmt.Errorf("read %s rules: %w", f, err)
+		return nil, err
 	}
 	rules := make([]egress.PolicyRule, 0, len(all))
 	for _, r := range all {
-		rules = append(rules, toPolicy(r))
+		rules = append(rules, r.PolicyRule)
 	}
 	return rules, nil
-}
-
-func toPolicy(r netlink.Rule) egress.PolicyRule {
-	p := egress.PolicyRule{
-		Priority: uint32(r.Priority), Not: r.Invert, Mark: r.Mark, In: r.IifName, Out: r.OifName,
-		More: more(r), Table: uint32(r.Table), MinBits: r.SuppressPrefixlen + 1,
-	}
-	p.From, _ = toPrefix(r.Src)
-	p.To, _ = toPrefix(r.Dst)
-	if r.Mask != nil {
-		p.Mask = *r.Mask
-	}
-	if r.Goto > 0 {
-		p.Goto = uint32(r.Goto)
-	}
-	return p
-}
-
-// more is the part of a rule that needs more than addresses, marks and links.
-func more(r netlink.Rule) string {
-	var s string
-	add := func(is bool, format string, args ...any) {
-		if is {
-			if s != "" {
-				s += " "
-			}
-			s += fmt.Sprintf(format, args...)
-		}
-	}
-	add(r.Tos != 0, "tos %#x", r.Tos)
-	if r.UIDRange != nil {
-		add(true, "uidrange %d-%d", r.UIDRange.Start, r.UIDRange.End)
-	}
-	add(r.IPProto != 0, "ipproto %d", r.IPProto)
-	if r.Sport != nil {
-		add(true, "sport %d-%d", r.Sport.Start, r.Sport.End)
-	}
-	if r.Dport != nil {
-		add(true, "dport %d-%d", r.Dport.Start, r.Dport.End)
-	}
-	add(r.TunID != 0, "tun_id %d", r.TunID)
-	add(r.SuppressIfgroup >= 0, "suppress_ifgroup %d", r.SuppressIfgroup)
-	return s
 }

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
-	"github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -94,23 +93,20 @@ func parseNextHopObject(m []byte) (nextHopObject, error) {
 		return nextHopObject{}, fmt.Errorf("a next hop object of %d bytes", len(m))
 	}
 	object := nextHopObject{onLink: m[flags]&unix.RTNH_F_ONLINK != 0}
-	attributes, err := netlink.NewAttributeDecoder(m[unix.SizeofNhmsg:])
-	if err != nil {
-		return nextHopObject{}, err
-	}
-	for attributes.Next() {
-		switch attributes.Type() {
+	a := attributes{left: m[unix.SizeofNhmsg:]}
+	for a.next() {
+		switch a.typ {
 		case unix.NHA_OIF:
-			object.link = int(attributes.Uint32())
+			object.link = int(a.uint32())
 		case unix.NHA_GATEWAY:
-			object.gateway, _ = netip.AddrFromSlice(attributes.Bytes())
+			object.gateway = a.addr()
 		case unix.NHA_ENCAP_TYPE:
 			object.encapsulated = true
 		case unix.NHA_GROUP:
-			object.group = parseNextHopGroup(attributes.Bytes())
+			object.group = parseNextHopGroup(a.data)
 		}
 	}
-	return object, attributes.Err()
+	return object, a.err
 }
 
 // parseNextHopGroup reads an array of struct nexthop_grp.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
@@ -32,7 +33,23 @@ func (k *Kernel) OurRoutes(f egress.Family, table uint32, link int, of egress.Ro
 // place of one that is wanted; and those that are somebody else's. With link 0 it is not
 // known which link's table it is.
 func (k *Kernel) TableRoutes(f egress.Family, table uint32, link int, wanted map[egress.RouteKey]bool) (ours, others []egress.Route, err error) {
-	all, err := k.readRoutes(f, routeQuery{table: table})
+	return k.tableRoutes(f, routeQuery{table: table}, link, wanted)
+}
+
+// TableRoutesBeside is TableRoutes without the throws of pods that are not among these routes:
+// there may be thousands.
+func (k *Kernel) TableRoutesBeside(routes []egress.Route, f egress.Family, table uint32, link int) (ours, others []egress.Route, err error) {
+	of := map[netip.Addr]bool{}
+	for _, r := range routes {
+		if r.Type == egress.Throw && r.Dst.IsSingleIP() {
+			of[r.Dst.Addr()] = true
+		}
+	}
+	return k.tableRoutes(f, routeQuery{table: table, pods: of}, link, nil)
+}
+
+func (k *Kernel) tableRoutes(f egress.Family, of routeQuery, link int, wanted map[egress.RouteKey]bool) (ours, others []egress.Route, err error) {
+	all, err := k.readRoutes(f, of)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -84,11 +101,12 @@ func (k *Kernel) readRoutes(f egress.Family, of routeQuery) ([]routeMessage, err
 
 func hopsOf(all []routeMessage, keep func(routeMessage) bool) []egress.Route {
 	var routes []egress.Route
-	seen := map[routeKey]bool{}
+	var last routeKey
 	for _, r := range all {
-		// Several IPv4 routes may share a key (ip route append): the first counts.
-		if key := keyOf(r.hops[0]); keep(r) && !seen[key] {
-			seen[key] = true
+		// Several IPv4 routes may share a key (ip route append): the first counts. The
+		// kernel has them one behind the other.
+		if key := keyOf(r.hops[0]); keep(r) && key != last {
+			last = key
 			routes = append(routes, r.hops...)
 		}
 	}

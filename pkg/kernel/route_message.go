@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
-	"github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -32,6 +31,26 @@ type routeQuery struct {
 	link     int
 	typ      egress.RouteType
 	protocol uint8
+	pods     map[netip.Addr]bool // nil: all; else throws of other pods' addresses are left out
+}
+
+// leavesOut looks no further into a message than it must: there may be thousands.
+func (q routeQuery) leavesOut(m []byte) bool {
+	if q.pods == nil || len(m) < unix.SizeofRtMsg {
+		return false
+	}
+	header := nl.DeserializeRtMsg(m)
+	if header.Type != unix.RTN_THROW || header.Protocol != unix.RTPROT_KERNEL {
+		return false
+	}
+	a := attributes{left: m[unix.SizeofRtMsg:]}
+	for a.next() {
+		if a.typ == unix.RTA_DST {
+			dst := a.addr()
+			return int(header.Dst_len) == dst.BitLen() && !q.pods[dst]
+		}
+	}
+	return false
 }
 
 // routeMessage is a route as it was read.
@@ -54,7 +73,14 @@ func (k *Kernel) dumpRoutes(f egress.Family, of routeQuery) ([]routeMessage, err
 	if of.link != 0 {
 		req.AddData(nl.NewRtAttr(unix.RTA_OIF, native(uint32(of.link))))
 	}
-	routes, err := k.parseRoutes(req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE))
+	var messages [][]byte
+	err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE, func(m []byte) bool {
+		if !of.leavesOut(m) {
+			messages = append(messages, m)
+		}
+		return true
+	})
+	routes, err := k.parseRoutes(messages, err)
 	return slices.DeleteFunc(routes, func(r routeMessage) bool {
 		// A kernel without IPv6 (ipv6.disable=1) answers with routes of IPv4.
 		return r.clone || len(r.hops) == 0 || r.hops[0].Family() != f
@@ -112,50 +138,40 @@ func parseRoute(m []byte) (routeMessage, error) {
 	var several []byte
 	encapsulated := false
 	var object uint32
-	attributes, err := netlink.NewAttributeDecoder(m[unix.SizeofRtMsg:])
-	if err != nil {
-		return routeMessage{}, err
-	}
-	for attributes.Next() {
-		switch attributes.Type() {
+	a := attributes{left: m[unix.SizeofRtMsg:]}
+	for a.next() {
+		switch a.typ {
 		case unix.RTA_DST:
-			dst, _ = netip.AddrFromSlice(attributes.Bytes())
+			dst = a.addr()
 		case unix.RTA_SRC:
-			from, _ = netip.AddrFromSlice(attributes.Bytes())
+			from = a.addr()
 		case unix.RTA_TABLE:
-			r.Table = attributes.Uint32()
+			r.Table = a.uint32()
 		case unix.RTA_PRIORITY:
-			r.Metric = attributes.Uint32()
+			r.Metric = a.uint32()
 		case unix.RTA_METRICS:
-			attributes.Nested(func(metrics *netlink.AttributeDecoder) error {
-				for metrics.Next() {
-					switch metrics.Type() {
-					case unix.RTAX_MTU:
-						r.MTU = metrics.Uint32()
-					case unix.RTAX_LOCK:
-						r.MTULock = metrics.Uint32() == 1<<unix.RTAX_MTU
-					}
-				}
-				return nil
-			})
+			if err := parseMetrics(a.data, &r); err != nil {
+				return routeMessage{}, err
+			}
 		case rtaNextHopID:
-			object = attributes.Uint32()
+			object = a.uint32()
 		case unix.RTA_OIF:
-			r.Link = int(attributes.Uint32())
+			r.Link = int(a.uint32())
 		case unix.RTA_MULTIPATH:
-			several = attributes.Bytes()
+			several = a.data
 		default:
-			encapsulated = parseNextHop(attributes, &r) || encapsulated
+			encapsulated = parseNextHop(&a, &r) || encapsulated
 		}
 	}
-	if err := attributes.Err(); err != nil {
-		return routeMessage{}, err
+	if a.err != nil {
+		return routeMessage{}, a.err
 	}
 	r.Dst = netip.PrefixFrom(dst, int(header.Dst_len))
 	if header.Src_len != 0 {
 		r.From = netip.PrefixFrom(from, int(header.Src_len))
 	}
 	parsed := routeMessage{protocol: header.Protocol, clone: header.Flags&unix.RTM_F_CLONED != 0}
+	var err error
 	switch {
 	case r.Type != egress.Unicast:
 		r.Link, r.NextHop, r.OnLink = 0, netip.Addr{}, false // IPv6 hangs those on lo
@@ -171,22 +187,35 @@ func parseRoute(m []byte) (routeMessage, error) {
 	return parsed, err
 }
 
+// parseMetrics reads the metrics of a route (RTAX_*).
+func parseMetrics(b []byte, r *egress.Route) error {
+	metrics := attributes{left: b}
+	for metrics.next() {
+		switch metrics.typ {
+		case unix.RTAX_MTU:
+			r.MTU = metrics.uint32()
+		case unix.RTAX_LOCK:
+			r.MTULock = metrics.uint32() == 1<<unix.RTAX_MTU
+		}
+	}
+	return metrics.err
+}
+
 // parseNextHop reads an attribute that a route has in common with a hop of a
 // multipath route, and reports whether it is one of an encapsulation.
-func parseNextHop(attributes *netlink.AttributeDecoder, r *egress.Route) (encapsulated bool) {
-	var hop []byte
-	switch attributes.Type() {
+func parseNextHop(a *attributes, r *egress.Route) (encapsulated bool) {
+	hop := a.data
+	switch a.typ {
 	case unix.RTA_GATEWAY:
-		hop = attributes.Bytes()
 	case unix.RTA_VIA: // an IPv6 next hop of an IPv4 route: a family, and the address
-		if via := attributes.Bytes(); len(via) > 2 {
-			hop = via[2:]
-		}
+		hop = hop[min(2, len(hop)):]
 	case unix.RTA_ENCAP_TYPE:
 		return true
+	default:
+		return false
 	}
-	if a, ok := netip.AddrFromSlice(hop); ok {
-		r.NextHop = a
+	if addr, ok := netip.AddrFromSlice(hop); ok {
+		r.NextHop = addr
 	}
 	return false
 }
@@ -203,16 +232,13 @@ func parseHops(several []byte, route egress.Route) ([]egress.Route, error) {
 		r.OnLink = several[2]&unix.RTNH_F_ONLINK != 0
 		r.Weight = several[3] + 1
 		r.Link = int(binary.NativeEndian.Uint32(several[4:]))
-		attributes, err := netlink.NewAttributeDecoder(several[unix.SizeofRtNexthop:length])
-		if err != nil {
-			return nil, err
-		}
 		encapsulated := false
-		for attributes.Next() {
-			encapsulated = parseNextHop(attributes, &r) || encapsulated
+		a := attributes{left: several[unix.SizeofRtNexthop:length]}
+		for a.next() {
+			encapsulated = parseNextHop(&a, &r) || encapsulated
 		}
-		if err := attributes.Err(); err != nil {
-			return nil, err
+		if a.err != nil {
+			return nil, a.err
 		}
 		if !encapsulated {
 			hops = append(hops, r)

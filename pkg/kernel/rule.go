@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/vishvananda/netlink"
@@ -15,31 +17,46 @@ const actionNop = 3
 
 // Rules returns the rules of a family that are egress-ip's by their protocol, which
 // the kernel's own are, too, and those that are not, in the order in which they
-// are walked. The kernel has no filter for rules: the whole list comes.
+// are walked.
 func (k *Kernel) Rules(f egress.Family) (ours, foreign []egress.Rule, err error) {
-	all, err := k.rules(f)
+	all, err := k.rules(f, anyRule)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read %s rules: %w", f, err)
+		return nil, nil, err
 	}
 	for _, r := range all {
-		if r.Protocol == unix.RTPROT_KERNEL {
-			ours = append(ours, toRule(f, r))
+		if r.protocol == unix.RTPROT_KERNEL {
+			ours = append(ours, toRule(f, r.PolicyRule))
 		} else {
-			foreign = append(foreign, toRule(f, r))
+			foreign = append(foreign, toRule(f, r.PolicyRule))
 		}
 	}
 	return ours, foreign, nil
 }
 
-func (k *Kernel) rules(f egress.Family) (rules []netlink.Rule, err error) {
-	err = k.lenient(func() (err error) {
-		rules, err = dump(func() ([]netlink.Rule, error) { return k.rt.RuleList(family(f)) })
-		return err
+// PresentRules returns those of a family's rules that the kernel has. Of a list of
+// thousands only these are kept.
+func (k *Kernel) PresentRules(f egress.Family, wanted []egress.Rule) ([]egress.Rule, error) {
+	found, err := k.rules(f, func(r ruleMessage) bool {
+		return r.protocol == unix.RTPROT_KERNEL && slices.Contains(wanted, toRule(f, r.PolicyRule))
 	})
+	var present []egress.Rule
+	for _, r := range found {
+		present = append(present, toRule(f, r.PolicyRule))
+	}
+	return present, err
+}
+
+func anyRule(ruleMessage) bool { return true }
+
+func (k *Kernel) rules(f egress.Family, keep func(ruleMessage) bool) ([]ruleMessage, error) {
+	rules, err := dump(func() ([]ruleMessage, error) { return k.dumpRules(f, keep) })
 	if errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil, nil // a kernel without IPv6 (ipv6.disable=1) has no rules of it
 	}
-	return rules, err
+	if err != nil {
+		return nil, fmt.Errorf("read %s rules: %w", f, err)
+	}
+	return rules, nil
 }
 
 // AddRule adds a rule, behind those of its priority; added is false where it stood
@@ -139,24 +156,16 @@ func fromRule(r egress.Rule) *netlink.Rule {
 	return rule
 }
 
-func toRule(f egress.Family, r netlink.Rule) egress.Rule {
+func toRule(f egress.Family, r egress.PolicyRule) egress.Rule {
 	rule := egress.Rule{
-		Priority: uint32(r.Priority), Family: f, Mark: r.Mark, Not: r.Invert,
-		Local: r.IifName == "lo", Table: uint32(r.Table), Specific: r.SuppressPrefixlen == 0,
+		Priority: r.Priority, Family: f, To: r.To, Mark: r.Mark, Mask: r.Mask, Not: r.Not, Local: r.In == "lo",
+		Table: r.Table, Goto: r.Goto, Specific: r.MinBits == 1, StandIn: strings.Contains(r.More, "uidrange"),
 	}
-	if from, ok := toPrefix(r.Src); ok && from.IsSingleIP() {
-		rule.From = from.Addr()
+	if r.From.IsValid() && r.From.IsSingleIP() {
+		rule.From = r.From.Addr()
 	}
-	rule.To, _ = toPrefix(r.Dst)
-	if r.SuppressPrefixlen > 0 {
-		rule.MinBits = r.SuppressPrefixlen + 1
+	if !rule.Specific {
+		rule.MinBits = r.MinBits
 	}
-	if r.Mask != nil {
-		rule.Mask = *r.Mask
-	}
-	if r.Goto > 0 {
-		rule.Goto = uint32(r.Goto)
-	}
-	rule.StandIn = r.UIDRange != nil
 	return rule
 }

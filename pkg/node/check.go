@@ -95,11 +95,11 @@ func (n *Node) lookAtRules(a egress.Attachment, want, have *egress.State) error 
 			continue
 		}
 		want.Rules = append(want.Rules, rules...)
-		ours, _, err := n.kernel.Rules(family)
+		present, err := n.kernel.PresentRules(family, rules)
 		if err != nil {
 			return err
 		}
-		have.Rules = append(have.Rules, ours...)
+		have.Rules = append(have.Rules, present...)
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (n *Node) lookAtRoutes(a egress.Attachment, want, have *egress.State) (astr
 		}
 		want.Routes = append(want.Routes, table.Routes(main)...)
 		want.Routes = append(want.Routes, f.PodThrow())
-		ours, others, err := n.kernel.TableRoutes(f.Family(), f.Table, f.Index, nil)
+		ours, others, err := n.kernel.TableRoutesBeside(want.Routes, f.Family(), f.Table, f.Index)
 		if err != nil {
 			return nil, err
 		}
