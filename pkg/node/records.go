@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strconv"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/egress-ip/egress-ip/pkg/record"
@@ -65,8 +64,8 @@ func (n *Node) claims(pod netip.Addr, but egress.Owner) ([]egress.Attachment, er
 		return nil, err
 	}
 	var claims []egress.Attachment
-	for a := range records.Mentioning(strconv.Quote(pod.String())) {
-		if a.Owner != but && slices.ContainsFunc(a.Flows, func(f egress.Flow) bool { return f.Pod == pod }) {
+	for a := range records.Claiming(pod) {
+		if a.Owner != but {
 			claims = append(claims, a)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"iter"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,7 +19,7 @@ import (
 
 // copies is the file with a copy of each attachment, one a line, as its file was written:
 //
-//	INODE CHECKSUM CONTAINER:IFNAME.json {"version":1,...}
+//	INODE CHECKSUM CONTAINER:IFNAME.json PODADDRESS,... {"version":1,...}
 //
 // With 1,000 attachments, reading it takes a tenth of what it takes to open their files. A
 // copy counts only while the directory has a file of that name with that inode, and its
@@ -41,6 +42,7 @@ type Records struct {
 // recorded is one attachment.
 type recorded struct {
 	entry
+	pods    []byte // its pod addresses, as in a copy
 	data    []byte
 	decoded *egress.Attachment
 }
@@ -52,21 +54,21 @@ func (s Store) Records() (*Records, error) {
 		return nil, err
 	}
 	r := &Records{files: make([]recorded, 0, len(entries))}
-	position := make(map[string]int, len(entries))
-	for _, e := range entries {
+	position := make(map[uint64]int, len(entries))
+	for i, e := range entries {
+		r.files = append(r.files, recorded{entry: e})
 		if strings.HasSuffix(e.name, suffix) {
-			position[e.name] = len(r.files)
-			r.files = append(r.files, recorded{entry: e})
+			position[e.inode] = i
 		}
 	}
 	r.takeCopies(s, position)
 	buffer := make([]byte, 0, 16<<10)
-	for _, e := range entries {
-		i, ok := position[e.name]
-		if ok && r.files[i].data != nil {
+	for i := range r.files {
+		f := &r.files[i]
+		if f.data != nil {
 			continue
 		}
-		a, ok, err := s.readAttachment(e.name, buffer)
+		a, ok, err := s.readAttachment(f.name, buffer)
 		if damaged := (*DamagedError)(nil); errors.As(err, &damaged) {
 			r.Damaged = append(r.Damaged, damaged)
 			continue
@@ -77,18 +79,17 @@ func (s Store) Records() (*Records, error) {
 		if !ok {
 			continue
 		}
-		data, err := encode(attachmentFile{Version, a})
-		if err != nil {
+		if f.data, err = encode(attachmentFile{Version, a}); err != nil {
 			return nil, err
 		}
-		r.files[i].data, r.files[i].decoded, r.stale = data, &a, true
+		f.pods, f.decoded, r.stale = podsOf(a), &a, true
 	}
 	r.files = slices.DeleteFunc(r.files, func(f recorded) bool { return f.data == nil })
 	return r, nil
 }
 
-// takeCopies finds the files of which there are copies.
-func (r *Records) takeCopies(s Store, position map[string]int) {
+// takeCopies finds the files of which there are copies, by their inodes.
+func (r *Records) takeCopies(s Store, position map[uint64]int) {
 	if len(position) == 0 {
 		return
 	}
@@ -101,32 +102,65 @@ func (r *Records) takeCopies(s Store, position map[string]int) {
 			continue
 		}
 		r.lines++
-		inode, rest, _ := bytes.Cut(line, []byte{' '})
-		sum, rest, _ := bytes.Cut(rest, []byte{' '})
-		name, data, _ := bytes.Cut(rest, []byte{' '})
-		i, ok := position[string(name)]
-		if !ok || string(inode) != strconv.FormatUint(r.files[i].inode, 10) {
+		inode, rest, _ := cutNumber(line, 10)
+		i, ok := position[inode]
+		if !ok {
 			continue
 		}
-		if string(sum) == checksum(rest) {
-			r.files[i].data = data
+		sum, rest, ok := cutNumber(rest, 16)
+		name, content, _ := bytes.Cut(rest, []byte{' '})
+		if string(name) != r.files[i].name {
+			continue
+		}
+		if ok && sum == checksum(rest) {
+			r.files[i].pods, r.files[i].data, _ = bytes.Cut(content, []byte{' '})
 		} else {
 			r.stale = true
 		}
 	}
 }
 
-func checksum(data []byte) string {
-	return strconv.FormatUint(uint64(crc32.Checksum(data, polynomial)), 16)
+// cutNumber returns the number with which a line begins, and what is behind the space that
+// ends it.
+func cutNumber(line []byte, base uint64) (n uint64, rest []byte, ok bool) {
+	for i, c := range line {
+		switch {
+		case '0' <= c && c <= '9':
+			n = n*base + uint64(c-'0')
+		case 'a' <= c && c <= 'f' && base == 16:
+			n = n*base + uint64(c-'a') + 10
+		default:
+			return n, line[i+1:], c == ' '
+		}
+	}
+	return 0, nil, false
 }
+
+func checksum(data []byte) uint64 { return uint64(crc32.Checksum(data, polynomial)) }
 
 // Mentioning yields the attachments whose file has this text, which may be empty, by
 // container and interface or not.
 func (r *Records) Mentioning(text string) iter.Seq[egress.Attachment] {
+	return r.those(func(f *recorded) bool { return bytes.Contains(f.data, []byte(text)) })
+}
+
+// Claiming yields the attachments that have a flow of this pod address.
+func (r *Records) Claiming(pod netip.Addr) iter.Seq[egress.Attachment] {
+	text := pod.AppendTo(nil)
+	return func(yield func(egress.Attachment) bool) {
+		for a := range r.those(func(f *recorded) bool { return bytes.Contains(f.pods, text) }) {
+			if slices.ContainsFunc(a.Flows, func(f egress.Flow) bool { return f.Pod == pod }) && !yield(a) {
+				return
+			}
+		}
+	}
+}
+
+func (r *Records) those(match func(*recorded) bool) iter.Seq[egress.Attachment] {
 	return func(yield func(egress.Attachment) bool) {
 		for i := range r.files {
 			f := &r.files[i]
-			if !bytes.Contains(f.data, []byte(text)) {
+			if !match(f) {
 				continue
 			}
 			if f.decoded == nil {
@@ -143,6 +177,18 @@ func (r *Records) Mentioning(text string) iter.Seq[egress.Attachment] {
 	}
 }
 
+// podsOf lists the pod addresses of an attachment.
+func podsOf(a egress.Attachment) []byte {
+	var pods []byte
+	for i, f := range a.Flows {
+		if i > 0 {
+			pods = append(pods, ',')
+		}
+		pods = f.Pod.AppendTo(pods)
+	}
+	return pods
+}
+
 // Copy makes the copies complete where that is worth it. The caller holds the lock. What
 // cannot be written makes calls slower, and nothing else.
 func (s Store) Copy(r *Records) {
@@ -151,7 +197,7 @@ func (s Store) Copy(r *Records) {
 	}
 	var all bytes.Buffer
 	for _, f := range r.files {
-		all.Write(line(f.name, f.inode, f.data))
+		all.Write(line(f.name, f.inode, f.pods, f.data))
 	}
 	// In place: a half of it is as good as none.
 	if err := writeFile(filepath.Join(s.dir, copies), all.Bytes(), unix.O_TRUNC); err != nil {
@@ -162,12 +208,12 @@ func (s Store) Copy(r *Records) {
 
 // copyOf adds a copy of a file that is about to appear: from that moment on there is none
 // of an earlier one with its inode.
-func (s Store) copyOf(name string, data []byte) error {
+func (s Store) copyOf(name string, pods, data []byte) error {
 	var stat unix.Stat_t
 	err := unix.Lstat(s.attachment(name)+unfinished, &stat)
 	if err == nil {
 		// On a line of its own, also behind one of a call that was killed.
-		added := slices.Concat([]byte{'\n'}, line(name, stat.Ino, data))
+		added := slices.Concat([]byte{'\n'}, line(name, stat.Ino, pods, data))
 		err = writeFile(filepath.Join(s.dir, copies), added, unix.O_APPEND)
 	}
 	if err == nil {
@@ -178,9 +224,9 @@ func (s Store) copyOf(name string, data []byte) error {
 }
 
 // line is a copy; data ends with the end of the line.
-func line(name string, inode uint64, data []byte) []byte {
-	rest := slices.Concat([]byte(name), []byte{' '}, data)
-	return slices.Concat([]byte(strconv.FormatUint(inode, 10)), []byte{' '}, []byte(checksum(rest)), []byte{' '}, rest)
+func line(name string, inode uint64, pods, data []byte) []byte {
+	rest := slices.Concat([]byte(name), []byte{' '}, pods, []byte{' '}, data)
+	return slices.Concat([]byte(strconv.FormatUint(inode, 10)), []byte{' '}, []byte(strconv.FormatUint(checksum(rest), 16)), []byte{' '}, rest)
 }
 
 // entry is what a directory says of a file.
@@ -210,13 +256,15 @@ func (s Store) entries() ([]entry, error) {
 			return entries, nil
 		}
 		// struct linux_dirent64: the inode, an offset, the record's length, a type, the name.
-		for left := buffer[:n]; len(left) > 0; {
-			length := binary.NativeEndian.Uint16(left[16:])
-			name, _, _ := bytes.Cut(left[19:length], []byte{0})
-			if string(name) != "." && string(name) != ".." {
-				entries = append(entries, entry{string(name), binary.NativeEndian.Uint64(left)})
+		text := string(buffer[:n]) // of which the names are parts
+		for at := 0; at < n; {
+			left := buffer[at:n]
+			length := int(binary.NativeEndian.Uint16(left[16:]))
+			name, _, _ := strings.Cut(text[at+19:at+length], "\x00")
+			if name != "." && name != ".." {
+				entries = append(entries, entry{name, binary.NativeEndian.Uint64(left)})
 			}
-			left = left[length:]
+			at += length
 		}
 	}
 }

@@ -45,6 +45,11 @@ func requireRecords(t *testing.T, s Store, want ...egress.Attachment) *Records {
 	require.NoError(t, err)
 	have := slices.SortedFunc(r.Mentioning(""), func(a, b egress.Attachment) int { return a.Owner.Compare(b.Owner) })
 	require.Equal(t, want, have)
+	for _, a := range want {
+		for _, f := range a.Flows {
+			require.Contains(t, slices.Collect(r.Claiming(f.Pod)), a)
+		}
+	}
 	all, unknown, err := s.List()
 	require.NoError(t, err)
 	require.Equal(t, append([]egress.Attachment{}, want...), all)
@@ -358,7 +363,7 @@ func BenchmarkRecords(b *testing.B) {
 			for b.Loop() {
 				r, err := s.Records()
 				require.NoError(b, err)
-				for range r.Mentioning(`"10.244.200.200"`) {
+				for range r.Claiming(netip.MustParseAddr("10.244.200.200")) {
 					b.Fatal("there is none")
 				}
 			}
