@@ -194,8 +194,8 @@ func (s Store) Abandoned(o egress.Owner) bool {
 	if !slices.ContainsFunc(names, func(name string) bool { return name != probeFile }) {
 		return false
 	}
-	entries, err := s.entries()
-	return err == nil && len(entries) == 0
+	empty, err := s.isEmpty()
+	return err == nil && empty
 }
 
 // Leftovers are what calls that were killed, or an egress-ip of before, have left of the
