@@ -6,8 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -331,27 +329,6 @@ func TestLateDel(t *testing.T) {
 			require.Equal(t, before, without(c.state(t), "veth"))
 		})
 	}
-}
-
-// TestLateDelOfKilledDel: a DEL was killed when it had given up its pod address but
-// not yet its record, and is made again when the address has its next pod.
-func TestLateDelOfKilledDel(t *testing.T) {
-	t.Parallel()
-	c := newNode(t)
-	gone := c.newDirect(t, "gone", "10.244.1.5", "fd00:10:244::5", noProbe)
-	gone.add(t, both)
-	gone.die(t)
-	for _, a := range gone.addresses {
-		require.NoError(t, os.Remove(filepath.Join(c.recordDir(t), "pods", a)))
-	}
-	next := c.newDirect(t, "next", "10.244.1.5", "fd00:10:244::5", noProbe)
-	next.add(t, both)
-	require.NoError(t, c.bareDel(gone.id))
-	next.requireSeen(t, egress4, egress6)
-	_, err := next.call(t, "CHECK", both)
-	require.NoError(t, err)
-	next.del(t)
-	c.requireNoAttachment(t)
 }
 
 // TestAddressAnswers: the kernel answers for a new IPv6 address a moment after it

@@ -69,7 +69,7 @@ func nftDisasters() []disaster {
 		{
 			name: "elements of nobody",
 			do: nft(add+"outN { NOBODY : goto out_INDEX }", add+`backN { NOBODY comment "nobody" : goto back_INDEX }`,
-				add+"snatN { NOBODY . enp7s0 : EGRESS }", add+"snatN { FIRST . enp9s0 : EGRESS }"),
+				add+"snatN { NOBODY . enp7s0 : EGRESS }", add+"snatN { FIRST . eth0 : EGRESS }"),
 		},
 		{
 			name: "elements of a plain pod",
@@ -79,6 +79,12 @@ func nftDisasters() []disaster {
 			name: "maps flushed", leaks: true, wide: true,
 			do: nft("flush map inet egress_ip outN ", "flush map inet egress_ip backN ", "flush map inet egress_ip snatN ", "flush set inet egress_ip clusterN "),
 		},
+		{name: "element of exit deleted", wide: true, do: nft(del + "exitN { EGRESS . enp7s0 }")},
+		{name: "element of exit for another link", do: nft(add + "exitN { EGRESS . eth0 }")},
+		{name: "element of pods deleted", do: nft(del + "podsN { FIRST . veth1 }")},
+		{name: "element of guard deleted", do: nft(del + "guardN { FIRST }")},
+		{name: "element of arrived, another value", do: nft(del+"arrivedN { EGRESS }", add+"arrivedN { EGRESS : goto others }")},
+		{name: "egress address forgeable", do: nft(del + "outN { EGRESS }")},
 		{name: "cluster network deleted", do: nft(del + "clusterN { PODS }")},
 		{name: "cluster network that is none", leaks: true, wide: true, do: nft(add + "clusterN { WORLD }")},
 		{
@@ -113,7 +119,9 @@ func chainDisasters() []disaster {
 		leaks, wide, hooks bool
 	}{
 		{"prerouting", true, true, true}, {"postrouting", false, true, true}, {"output", false, false, true},
-		{"others", false, true, false}, {"out_INDEX", true, false, false}, {"back_INDEX", false, false, false},
+		{"exit", false, true, true},
+		{"others", false, true, false}, {"inbound", false, false, false}, {"forged", false, false, false}, {"unmarked", false, false, false}, {"dropped", false, false, false},
+		{"mark_INDEX", false, false, false}, {"exit_INDEX", false, false, false}, {"out_INDEX", true, false, false}, {"back_INDEX", false, false, false},
 	} {
 		name, in := "chain "+strings.Replace(chain.name, "INDEX", "N", 1), "inet egress_ip "+chain.name
 		all = append(all,

@@ -106,17 +106,22 @@ func (c *cluster) waysIn() []wayIn {
 				})
 			}
 		}
-		// By the egress link, from its own network.
-		for _, to := range []struct {
-			name, address string
-			port          uint16
-			saw           string
-		}{
-			{"NodePort on the egress link, Local", f.second, localPort, f.secondGateway},
-			{"NodePort on the egress link, Cluster", f.second, clusterPort, ""},
-			{"NodePort on the egress address", f.egress, localPort, f.secondGateway},
-		} {
-			ways = append(ways, wayIn{to.name, c.Router, f.secondGateway, endpoint(to.address, to.port), nettest.RouterSecondLink, to.saw})
+		// By the egress link, from its own network and from beyond it.
+		for _, client := range []struct {
+			at         *nettest.Namespace
+			from, name string
+		}{{c.Server, f.server, "server"}, {c.Router, f.secondGateway, "router"}} {
+			for _, to := range []struct {
+				name, address string
+				port          uint16
+				saw           string
+			}{
+				{"NodePort on the egress link, Local", f.second, localPort, client.from},
+				{"NodePort on the egress link, Cluster", f.second, clusterPort, ""},
+				{"NodePort on the egress address", f.egress, localPort, client.from},
+			} {
+				ways = append(ways, wayIn{to.name + " from the " + client.name, client.at, client.from, endpoint(to.address, to.port), nettest.RouterSecondLink, to.saw})
+			}
 		}
 	}
 	return ways

@@ -118,6 +118,7 @@ func TestLinkAloneStays(t *testing.T) {
 	other.add(t, both) // egress-ip's own addresses are not the link's
 	c.Node.AddAddress(t, nettest.SecondLink, "192.168.124.20/24")
 	c.Node.AddAddress(t, nettest.SecondLink, "fd00:124::20/64")
+	c.egressIP(t, "resync")
 	c.requireNothingToDo(t)
 	d.requireSeen(t, nettest.SecondIPv4, nettest.SecondIPv6)
 	c.Node.DeleteAddress(t, nettest.SecondLink, nettest.SecondIPv4+"/24")

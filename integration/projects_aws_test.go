@@ -148,20 +148,28 @@ func TestAWSRules(t *testing.T) {
 }
 
 // TestAWSRulesComeFirst: with the default rulePriority AWS's rules win, which is why
-// the entry has one; and aws-node, when it starts, takes the table of our rule for
-// that of the pod's ENI. DEL takes the rule that it makes of it.
+// the entry has one: ADD refuses, and says by which rule.
 func TestAWSRulesComeFirst(t *testing.T) {
 	t.Parallel()
 	entry := readObject(t, filepath.Join(projectsDir, "aws-vpc-cni", "entry.json"))
 	delete(entry, "rulePriority")
 	c := newAWS(t)
 	pod := c.newAWSPod(t, "annotated", "192.168.125.51", entry)
+	_, err := pod.call(t, "ADD", address(egress4))
+	require.ErrorContains(t, err, "the rule `1536: from 192.168.125.51 lookup 2` is before egress-ip's")
+	c.requireNoAttachment(t)
+}
+
+// TestAWSCopiesRules: aws-node, when it starts, takes the table of our rule for that of the
+// pod's ENI. DEL takes the rule that it makes of it: no other pod with the address is to
+// inherit that.
+func TestAWSCopiesRules(t *testing.T) {
+	t.Parallel()
+	c := newAWS(t)
+	pod := c.newAWSPod(t, "annotated", "192.168.125.51", readObject(t, filepath.Join(projectsDir, "aws-vpc-cni", "entry.json")))
 	pod.add(t, address(egress4))
-	require.Equal(t, nettest.PrimaryIPv4, pod.sees(t, nettest.ServerAskIPv4))
-	copied := fmt.Sprintf("1536:\tfrom 192.168.125.51 lookup %d\n", 1000+c.Node.Index(t, nettest.SecondLink))
-	c.restartAWSNode(t, "192.168.125.51")
-	require.Contains(t, c.command(t, "ip", "rule"), copied)
-	// No other pod with the address is to inherit that.
+	table := fmt.Sprint(1000 + c.Node.Index(t, nettest.SecondLink))
+	c.command(t, "ip", "rule", "add", "pref", "1537", "from", "192.168.125.51", "lookup", table)
 	pod.del(t)
-	require.NotContains(t, c.command(t, "ip", "rule"), copied)
+	require.NotContains(t, c.command(t, "ip", "rule"), "1537:")
 }

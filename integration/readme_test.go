@@ -52,7 +52,7 @@ func TestReadmeByHand(t *testing.T) {
 		"default via 192.168.124.1 dev enp7s0 proto kernel",
 		"throw 10.96.0.0/12 proto kernel",
 		"unreachable default proto kernel metric 4278198272",
-		"snat ip to ip saddr . oifname map @snat4",
+		"snat ip to ip saddr . oif map @snat4 fully-random",
 		"IP 192.168.124.99 > 203.0.113.80: ICMP echo request",
 		"1 received, 0% packet loss",
 		`annotation egress-ip.cni/address: "192.168.124.1": egress-ip's configuration does not allow`,

@@ -201,7 +201,7 @@ func TestLockHeld(t *testing.T) {
 	c := newNode(t)
 	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", noProbe)
 	d.add(t, both)
-	holder := exec.Command("flock", c.recordDir(t)+".lock", "sh", "-c", "echo held; sleep 120")
+	holder := exec.Command("flock", "--no-fork", c.recordDir(t)+".lock", "sh", "-c", "echo held; exec sleep 900")
 	out, err := holder.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, c.Node.Start(t, holder))
@@ -233,7 +233,7 @@ func TestLockHeld(t *testing.T) {
 			text, exit := c.runWithin(t, 25*time.Second, cmd)
 			require.Equal(t, 1, exit, text)
 			require.GreaterOrEqual(t, time.Since(begun), 9*time.Second)
-			require.Contains(t, text, fmt.Sprintf("process %d (flock %s", holder.Process.Pid, c.recordDir(t)))
+			require.Contains(t, text, fmt.Sprintf("process %d (sleep 900", holder.Process.Pid))
 		})
 	}
 }

@@ -26,6 +26,7 @@ func TestResyncBesideCalls(t *testing.T) {
 	for n := range 14 {
 		s.Node.AddAddress(t, nettest.SecondLink, fmt.Sprintf("192.168.124.%d/24", 97+n))
 	}
+	s.resync(t) // connections to these addresses are answered by their link
 	before := s.whole(t)
 	asks := keepAsking(t, s.cluster, s.tenants[0].Namespace, egress4, egress6)
 	far := s.keepFarAsking(t)

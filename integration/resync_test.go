@@ -144,7 +144,7 @@ func TestResyncPending(t *testing.T) {
 	d := c.newTenant(t, nil, "pod", "10.244.1.5", "fd00:10:244::5", egress4, egress6)
 	d.attach(t)
 	nft("delete element inet egress_ip snatN { FIRST . enp7s0 }")(t, c)
-	link := c.Router.Capture(t, nettest.RouterSecondLink)
+	sent := d.Capture(t, "eth0")
 	type result struct{ saw, want string }
 	results := make(chan result)
 	for _, w := range d.ways() {
@@ -166,7 +166,9 @@ func TestResyncPending(t *testing.T) {
 	}
 	for _, pod := range d.addresses {
 		require.Eventually(t, func() bool {
-			return link.Count(func(p nettest.Packet) bool { return !p.Outgoing && p.Src.String() == pod }) > 0
+			return sent.Count(func(p nettest.Packet) bool {
+				return p.Outgoing && p.Src.String() == pod && p.DstPort == nettest.WhoAmIPort
+			}) > 0
 		}, waitFor, tick)
 	}
 	c.resync(t)
@@ -235,7 +237,7 @@ func TestResyncForeign(t *testing.T) {
 	d.attach(t)
 	run("ip route add throw 198.18.0.0/15 table 1003", "ip -6 route add throw 2001:db8:18::/48 table 1003", "nft add chain inet egress_ip theirs", "nft add set inet egress_ip theirs { type ipv4_addr; }",
 		"ip rule add pref 6000 from 10.244.1.99 lookup 1003", "ip -FAMILY rule add pref 6001 fwmark 7 lookup 7777 proto kernel",
-		"ip address add 192.168.124.77/32 dev enp7s0")(t, c)
+		"ip address add 192.0.2.77/32 dev eth0")(t, c)
 	c.requireNothingToDo(t)
 	before := c.whole(t)
 	run("ip -FAMILY rule del pref 5998", "ip -FAMILY route flush table TABLE proto kernel", "nft flush chain inet egress_ip prerouting")(t, c)

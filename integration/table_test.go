@@ -217,8 +217,8 @@ func TestTableBypass(t *testing.T) {
 	d.requireSeen(t, "10.244.1.5", "fd00:10:244::5")
 }
 
-// TestTableBypassLater: main's specific routes decide also when they come later,
-// for another pod on the node and for another node's pods.
+// TestTableBypassLater: main's specific routes decide also when they come later: another
+// pod's with that pod's ADD, whatever it is, and another node's with a resync.
 func TestTableBypassLater(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
@@ -232,11 +232,14 @@ func TestTableBypassLater(t *testing.T) {
 
 	other := c.newDirect(t, "other", "10.244.1.6", "fd00:10:244::6", entry)
 	other.ServeWhoAmI(t, nettest.WhoAmIPort)
+	other.add(t, nil)
 	require.Equal(t, "10.244.1.5", d.sees(t, "10.244.1.6:8080"))
 	require.Equal(t, "fd00:10:244::5", d.sees(t, "[fd00:10:244::6]:8080"))
 
 	c.command(t, "ip", "route", "add", "203.0.113.0/24", "via", nettest.PrimaryGatewayIPv4)
 	c.command(t, "ip", "-6", "route", "add", "2001:db8:80::/64", "via", nettest.PrimaryGatewayIPv6)
+	out, exit := c.egressIP(t, "resync")
+	require.Zero(t, exit, out)
 	d.requireSeen(t, "10.244.1.5", "fd00:10:244::5")
 	_, err := d.call(t, "CHECK", both)
 	require.NoError(t, err)

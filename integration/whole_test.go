@@ -44,9 +44,22 @@ func (c *cluster) whole(t *testing.T) string {
 
 var (
 	tableNumber = regexp.MustCompile(`(lookup |table |tables/|"table":)(\d+)\b`)
-	linkNumber  = regexp.MustCompile(`(out_|back_|"ifindex":)(\d+)\b`)
-	linkLocal   = regexp.MustCompile(`fe80::[0-9a-f][0-9a-f:]*`)
+	linkNumber  = regexp.MustCompile(`((?:out|bridged|unchecked|back|mark|exit|cluster4|cluster6)_|"ifindex":)(\d+)\b`)
+	// What the guard remembers of packets that it has dropped goes with time.
+	remembered = regexp.MustCompile(`(?s)(set (?:dropped|forged)[46] {.*?timeout 5m)\n\t\telements = {.*?}\n`)
+	linkLocal  = regexp.MustCompile(`fe80::[0-9a-f][0-9a-f:]*`)
 )
+
+// elements are those of one set or map; nft prints them in the order of their keys, of which
+// an ifindex may be a part.
+var elements = regexp.MustCompile(`elements = {[^}]*}`)
+
+func inAnyOrder(all string) string {
+	list := strings.TrimSuffix(strings.TrimPrefix(all, "elements = {"), "}")
+	parts := strings.Split(strings.Join(strings.Fields(list), " "), ", ")
+	slices.Sort(parts)
+	return "elements = {" + strings.Join(parts, ", ") + "}"
+}
 
 // named returns a function that puts the names of links in the place of their numbers.
 func (c *cluster) named(t *testing.T) func(string) string {
@@ -73,6 +86,8 @@ func (c *cluster) named(t *testing.T) func(string) string {
 	return func(text string) string {
 		text = tableNumber.ReplaceAllStringFunc(text, ofTable)
 		text = linkNumber.ReplaceAllStringFunc(text, ofLink)
+		text = remembered.ReplaceAllString(text, "$1\n")
+		text = elements.ReplaceAllStringFunc(text, inAnyOrder)
 		return linkLocal.ReplaceAllString(text, "LINKLOCAL")
 	}
 }

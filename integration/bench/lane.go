@@ -107,7 +107,7 @@ func (l *lane) establish(s *scope) {
 		flow := l.flow(i)
 		source := netip.AddrPortFrom(flow.Addr(), flow.Port())
 		if l.expect.source != "" {
-			source = netip.AddrPortFrom(netip.MustParseAddr(l.expect.source), flow.Port())
+			source = netip.AddrPortFrom(netip.MustParseAddr(l.expect.source), p.SrcPort) // the port may be any
 		}
 		if p.Src != source.Addr() || p.SrcPort != source.Port() {
 			s.Fatalf("%s: a packet from %s left by %s with the source %s:%d instead of %s", l.node.label, flow, l.expect.link, p.Src, p.SrcPort, source)

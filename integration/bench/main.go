@@ -30,6 +30,7 @@ var experiments = []experiment{
 	{name: "flat", systems: flatSystems, pods: []int{5000}, packets: []packets{lastPackets, plainPackets}, families: families},
 	{name: "streams", systems: streamSystems, pods: []int{1, 250}, packets: []packets{annotatedPackets, plainPackets}, families: families, streams: true},
 	{name: "price", systems: priceSystems, pods: []int{1}, packets: []packets{annotatedPackets, plainPackets}, families: families},
+	{name: "guard", systems: guardSystems, pods: []int{1, 250, 5000}, packets: []packets{annotatedPackets, plainPackets}, families: families},
 	{name: "counters", systems: countersSystems, pods: []int{250}, packets: []packets{annotatedPackets, plainPackets}, families: families},
 	{name: "calls", calls: calls},
 	{name: growthName, calls: growth},

@@ -29,6 +29,7 @@ type Config struct {
 	MarkMask     uint32
 	MaskedMarks  uint32 // bits of others' marks that are always matched with a mask
 	Counters     bool   // count what each pod sends to its link
+	Unchecked    bool   // a packet is the pod's whose source it has, wherever it comes from
 	Probe        Probe
 }
 

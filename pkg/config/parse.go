@@ -39,6 +39,7 @@ type wire struct {
 	MarkMask     *string    `json:"markMask"`
 	MaskedMarks  *string    `json:"maskedMarks"`
 	Counters     *bool      `json:"counters"`
+	SourceCheck  *bool      `json:"sourceCheck"`
 	ProbeSNAT    wireProbe  `json:"probeSNAT"`
 }
 
@@ -120,6 +121,10 @@ func parse(stdin []byte) (Config, error) {
 		}
 	}
 	c.Counters = w.Counters != nil && *w.Counters
+	c.Unchecked = w.SourceCheck != nil && !*w.SourceCheck
+	if c.Counters && c.Unchecked {
+		return Config{}, errors.New("counters: true needs sourceCheck: true, whose look-up is what counts; remove one of the two keys")
+	}
 	c.Probe, err = parseProbe(w.ProbeSNAT)
 	return c, err
 }

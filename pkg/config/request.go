@@ -34,6 +34,10 @@ type Request struct {
 	PodName      string
 
 	PodAddresses []netip.Addr // from prevResult
+	// HostInterfaces are the links of the node that the plugins before have made for
+	// the pod, and PodMAC the link-layer address of its interface; as far as prevResult has them.
+	HostInterfaces []string
+	PodMAC         string
 
 	// Addresses are the egress addresses that the annotation names, one a family
 	// at the most; Link is the annotation of that name. Both empty: no annotation.
@@ -150,6 +154,14 @@ func (r *Request) parsePrevResult(w wireCall) error {
 		return fmt.Errorf("prevResult: %w", err)
 	}
 	r.PrevResult = result
+	for _, i := range current.Interfaces {
+		switch {
+		case i.Sandbox == "":
+			r.HostInterfaces = append(r.HostInterfaces, i.Name)
+		case i.Name == r.IfName:
+			r.PodMAC = i.Mac
+		}
+	}
 	for i, ip := range current.IPs {
 		if ip.Interface != nil {
 			at := *ip.Interface

@@ -26,14 +26,15 @@ func TestRequestOfAnAnnotatedPod(t *testing.T) {
 
 	require.NoError(t, err)
 	require.Equal(t, config.Request{
-		ContainerID:  "0123abc",
-		IfName:       "net1",
-		CNIVersion:   "1.0.0",
-		PodNamespace: "payments",
-		PodName:      "till-0",
-		PodAddresses: addrs("10.244.1.5"),
-		Addresses:    addrs("192.168.124.99"),
-		Link:         "enp7s0",
+		ContainerID:    "0123abc",
+		IfName:         "net1",
+		CNIVersion:     "1.0.0",
+		PodNamespace:   "payments",
+		PodName:        "till-0",
+		PodAddresses:   addrs("10.244.1.5"),
+		HostInterfaces: []string{"veth1"},
+		Addresses:      addrs("192.168.124.99"),
+		Link:           "enp7s0",
 		PrevResult: &types100.Result{
 			CNIVersion: "1.0.0",
 			Interfaces: []*types100.Interface{{Name: "veth1"}, {Name: "eth0", Sandbox: "/run/netns/pod"}},

@@ -59,8 +59,11 @@ type Marking struct {
 	Altered string // a chain of it that is not as egress-ip makes it; what it does is not known
 	Element bool   // map out4 or out6 has the pod
 	Chain   string // by which the mark is; empty: by none
-	Cluster bool   // the destination is in the set cluster4 or cluster6
+	Cluster bool   // the destination never leaves by the link
+	Set     string // which has the destination, where Cluster is true
 	Mark    uint32
+	ToPod   bool // the destination is an annotated pod of the node, whatever networks are the cluster's
+	Guarded bool // what is marked for a link leaves by it, with an egress address, or is dropped
 }
 
 // Translation is what the table inet egress_ip does with the source of a packet

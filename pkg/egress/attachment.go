@@ -23,6 +23,9 @@ type Attachment struct {
 	MaskedMarks  uint32         `json:"maskedMarks,omitempty"`  // others' bits, beside kube-proxy's
 	ClusterCIDRs []netip.Prefix `json:"clusterCIDRs,omitempty"` // as configured, both families
 	Counters     bool           `json:"counters,omitempty"`     // what the flows send to their links is counted
+	// Unchecked: a packet with a pod address as its source is the pod's, wherever it
+	// comes from (sourceCheck: false).
+	Unchecked bool `json:"unchecked,omitempty"`
 	// OwnNetworks: the flows leave with their link's own address (the link annotation
 	// alone), whichever it has, as long as that is in one of these. None: an address is named.
 	OwnNetworks []netip.Prefix `json:"ownNetworks,omitempty"`
@@ -38,6 +41,12 @@ type Flow struct {
 	Table   uint32     `json:"table"`
 	Mark    uint32     `json:"mark"`    // the link's, within the attachment's MarkMask
 	Gateway netip.Addr `json:"gateway"` // as configured; zero: none for this family
+	// In is the ifindex of the link of the node by which the pod's packets arrive: the
+	// pod's veth, or the bridge that it is a port of. 0: not known, so not checked.
+	In int `json:"in,omitempty"`
+	// MAC is the pod's link-layer address, as net.HardwareAddr prints it, where In is a
+	// bridge, which tells its pods apart by nothing else.
+	MAC string `json:"mac,omitempty"`
 	// OwnsAddress: the address was on no link before egress-ip put it there.
 	// Every attachment that shares the address says the same.
 	OwnsAddress bool `json:"ownsAddress"`

@@ -41,9 +41,6 @@ func (r Rule) Policy() PolicyRule {
 	if r.Local {
 		p.In = "lo"
 	}
-	if r.Specific {
-		p.MinBits = 1
-	}
 	return p
 }
 

@@ -1,18 +1,18 @@
 package egress
 
-// Relocate returns the attachments with their flows on the links of today. A link
-// that was created anew has another ifindex, and so another table; the next flow
-// on it may have given it a mark already. Flows of a link that is not there stay
-// as they are: their table stays closed.
+// Relocate returns the attachments with their flows on the links of today. A link that has
+// been renamed is the same link: its ifindex tells. One that was created again has another
+// ifindex, and so another table; the next flow on it may have given it a mark already.
+// Flows of a link that does not exist stay as they are: their table stays closed.
 func Relocate(attachments []Attachment, links []Link) []Attachment {
-	index := make(map[string]int, len(links))
+	index, name := make(map[string]int, len(links)), make(map[int]string, len(links))
 	for _, l := range links {
-		index[l.Name] = l.Index
+		index[l.Name], name[l.Index] = l.Index, l.Name
 	}
 	current := map[int]Flow{}
 	for _, a := range attachments {
 		for _, f := range a.Flows {
-			if index[f.Link] == f.Index {
+			if name[f.Index] != "" {
 				current[f.Index] = f
 			}
 		}
@@ -22,7 +22,9 @@ func Relocate(attachments []Attachment, links []Link) []Attachment {
 		moved[i] = a
 		moved[i].Flows = make([]Flow, len(a.Flows))
 		for j, f := range a.Flows {
-			if now, there := index[f.Link]; there && now != f.Index {
+			if renamed := name[f.Index]; renamed != "" {
+				f.Link = renamed
+			} else if now, there := index[f.Link]; there {
 				f.Table += uint32(now) - uint32(f.Index)
 				f.Index = now
 				if other, ok := current[now]; ok {

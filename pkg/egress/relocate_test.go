@@ -19,10 +19,11 @@ func TestRelocate(t *testing.T) {
 	links := []egress.Link{{Name: "enp7s0", Index: 140}, {Name: "enp8s0", Index: 135}}
 	stays, moved := on("enp8s0", 135, 1135, 0x02000000), on("enp7s0", 140, 1140, 0x01000000)
 	for name, tt := range map[string]struct{ have, want []egress.Flow }{
-		"where it was":                             {[]egress.Flow{stays}, []egress.Flow{stays}},
-		"link created anew":                        {[]egress.Flow{on("enp7s0", 134, 1134, 0x01000000), stays}, []egress.Flow{moved, stays}},
-		"back to a lower ifindex":                  {[]egress.Flow{on("enp8s0", 200, 1200, 0x02000000)}, []egress.Flow{stays}},
-		"link gone":                                {[]egress.Flow{on("enp9s0", 136, 1136, 0x03000000)}, []egress.Flow{on("enp9s0", 136, 1136, 0x03000000)}},
+		"where it was":            {[]egress.Flow{stays}, []egress.Flow{stays}},
+		"link created anew":       {[]egress.Flow{on("enp7s0", 134, 1134, 0x01000000), stays}, []egress.Flow{moved, stays}},
+		"back to a lower ifindex": {[]egress.Flow{on("enp8s0", 200, 1200, 0x02000000)}, []egress.Flow{stays}},
+		"renamed":                 {[]egress.Flow{on("eth7", 140, 1140, 0x01000000), stays}, []egress.Flow{moved, stays}},
+		"link gone":               {[]egress.Flow{on("enp9s0", 136, 1136, 0x03000000)}, []egress.Flow{on("enp9s0", 136, 1136, 0x03000000)}},
 		"another is there already, with its mark":  {[]egress.Flow{on("enp7s0", 134, 1134, 0x01000000), on("enp7s0", 140, 1140, 0x05000000)}, []egress.Flow{on("enp7s0", 140, 1140, 0x05000000), on("enp7s0", 140, 1140, 0x05000000)}},
 		"another is there, with another tableBase": {[]egress.Flow{on("enp7s0", 140, 2140, 0x01000000), on("enp7s0", 134, 1134, 0x01000000)}, []egress.Flow{on("enp7s0", 140, 2140, 0x01000000), on("enp7s0", 140, 2140, 0x01000000)}},
 	} {

@@ -19,12 +19,8 @@ type Rule struct {
 	Not        bool         // matches what the rest does not
 	Local      bool         // only packets that the node itself sends (iif lo)
 	Table      uint32
-	Specific   bool   // a default route of the table does not count
-	MinBits    int    // nor does one with a shorter prefix
+	MinBits    int    // a route of the table with a shorter prefix does not count
 	Goto       uint32 // a priority
-	// StandIn is a copy that differs in naming the users whose packets it is for, all
-	// of them: it does the work of a rule that is being moved.
-	StandIn bool
 }
 
 // String gives the rule as `ip rule` prints it.
@@ -63,14 +59,8 @@ func (r Rule) String() string {
 	default:
 		b.WriteString(" nop")
 	}
-	if r.Specific {
-		b.WriteString(" suppress_prefixlength 0")
-	}
 	if r.MinBits != 0 {
 		fmt.Fprintf(&b, " suppress_prefixlength %d", r.MinBits-1)
-	}
-	if r.StandIn {
-		b.WriteString(" uidrange 0-4294967294")
 	}
 	return b.String()
 }
@@ -95,41 +85,6 @@ func (a Attachment) LinkRule(f Flow) Rule {
 		Priority: PrioritiesAround(a.RulePriority).Link, Family: f.Family(),
 		Mark: f.Mark, Mask: a.MarkMask, Table: f.Table,
 	}
-}
-
-// MainRules let main's specific routes decide which packets stay off the link,
-// where the configuration names no cluster networks. The table's throws say the
-// same, but only as main was at the last ADD; another pod or node may have come.
-// They are to be added before the LinkRule, whose priority they share.
-func (a Attachment) MainRules(f Flow) []Rule {
-	if slices.ContainsFunc(a.ClusterCIDRs, func(c netip.Prefix) bool { return FamilyOf(c.Addr()) == f.Family() }) {
-		return nil
-	}
-	r := a.LinkRule(f)
-	r.Table, r.Specific = MainTable, true
-	return []Rule{r}
-}
-
-// Misplaced returns the link rules in have that do not stand behind the main rule
-// which is wanted for the same packets; both in the order in which they are walked.
-func Misplaced(want, have []Rule) []Rule {
-	var misplaced []Rule
-	for _, main := range want {
-		if !main.Specific {
-			continue
-		}
-		for _, r := range have {
-			if r == main {
-				break
-			}
-			link := r
-			link.Table, link.Specific = main.Table, true
-			if link == main && slices.Contains(want, r) {
-				misplaced = append(misplaced, r)
-			}
-		}
-	}
-	return misplaced
 }
 
 // SkipRules let every packet that nftables has classified, and the node's own,
@@ -171,8 +126,9 @@ func (a Attachment) clusterRules(family Family) []Rule {
 	return rules
 }
 
-// shortestSpecific is the length of the shortest prefix that says where something is:
-// what is shorter is a part of a default route (0.0.0.0/1 and 128.0.0.0/1, of a VPN).
+// shortestSpecific is the length of the shortest prefix that says where something is: what
+// is shorter is a part of a default route. VPNs write 0.0.0.0/1 and 128.0.0.0/1, or 2000::/3,
+// to take precedence over the default route without replacing it.
 const shortestSpecific = 8
 
 // SourceRule is what a person sees of the flow, and what holds when the
@@ -184,7 +140,7 @@ func (a Attachment) SourceRule(f Flow) Rule {
 // SharedRules returns the rules that a flow needs and other pods may, too, in the
 // order in which to add them.
 func (a Attachment) SharedRules(f Flow) []Rule {
-	return append(append(a.SkipRules(f.Family()), a.MainRules(f)...), a.LinkRule(f))
+	return append(a.SkipRules(f.Family()), a.LinkRule(f))
 }
 
 // Rules returns all rules that a flow needs, in the order in which to add them.

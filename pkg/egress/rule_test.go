@@ -29,9 +29,6 @@ func TestOurs(t *testing.T) {
 	for _, priority := range []uint32{1, 2, 3, 6000, 32764, 32765} {
 		a := attachment(priority, "10.244.1.5")
 		ours := a.Rules(a.Flows[0])
-		standIn := a.LinkRule(a.Flows[0])
-		standIn.StandIn = true
-		ours = append(ours, standIn)
 		require.Equal(t, []uint32{priority}, egress.SourcePriorities(ours))
 		require.Equal(t, ours, egress.Ours(slices.Concat(kernels, ours), []uint32{priority}), "priority %d", priority)
 	}
@@ -43,40 +40,4 @@ func TestOurs(t *testing.T) {
 		{Priority: 5997, Family: egress.IPv4, Mask: 0xf, Mark: 1, Table: 1003},
 		{Priority: 6002, Family: egress.IPv4},
 	}, []uint32{6000}))
-}
-
-// TestMisplaced: main's rule comes before that of its link.
-func TestMisplaced(t *testing.T) {
-	t.Parallel()
-	a := attachment(6000, "10.244.1.5")
-	f := a.Flows[0]
-	main, link := a.MainRules(f)[0], a.LinkRule(f)
-	other, source := link, a.SourceRule(f)
-	other.Mark, other.Table = 0x2000000, 1004
-	stale := link
-	stale.Table = 1005
-	want := a.Rules(f)
-	require.Empty(t, egress.Misplaced(want, []egress.Rule{other, main, link, source}))
-	require.Equal(t, []egress.Rule{link}, egress.Misplaced(want, []egress.Rule{other, link, main, source}))
-	require.Equal(t, []egress.Rule{link}, egress.Misplaced(want, []egress.Rule{other, link, source}))
-	require.Empty(t, egress.Misplaced(want, []egress.Rule{stale, main, link}))
-	named := attachment(6000, "10.244.1.5", "10.244.0.0/16")
-	require.Empty(t, egress.Misplaced(named.Rules(f), []egress.Rule{link, main}))
-}
-
-// TestNeedsMain: main's rule is wanted if one of a link's pods needs it, be it the
-// first or a later one.
-func TestNeedsMain(t *testing.T) {
-	t.Parallel()
-	derived, named := attachment(6000, "10.244.1.5"), attachment(6000, "10.244.1.6", "10.244.0.0/16")
-	all := func(a egress.Attachment) []egress.Flow { return a.Flows }
-	main := derived.MainRules(derived.Flows[0])[0]
-	for _, attachments := range [][]egress.Attachment{{derived, named}, {named, derived}} {
-		rules := egress.Needs(attachments, all).Rules
-		require.Contains(t, rules, main)
-		require.Len(t, rules, 9) // with those for the cluster's networks, of each configuration
-	}
-	require.NotContains(t, egress.Needs([]egress.Attachment{named}, all).Rules, main)
-	otherFamily := attachment(6000, "10.244.1.7", "fd00:10:244::/56")
-	require.Contains(t, egress.Needs([]egress.Attachment{otherFamily}, all).Rules, main)
 }

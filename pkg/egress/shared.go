@@ -14,32 +14,34 @@ type Object struct {
 	family  Family  // of the table
 	address Address // on its link
 	rule    Rule    // that is not a pod's own
+	chain   string
 }
 
 type objectKind int
 
 const (
 	classificationObject objectKind = iota + 1
-	countersObject
 	linkObject
-	countedObject
+	chainObject
 	tableObject
 	addressObject
 	ruleObject
 )
 
-// What all attachments need: the table inet egress_ip; and what those need that are
-// counted: the sets with what pods have sent.
-var (
-	ClassificationObject = Object{kind: classificationObject}
-	CountersObject       = Object{kind: countersObject}
-)
+// ClassificationObject is what all attachments need: the table inet egress_ip.
+var ClassificationObject = Object{kind: classificationObject}
 
-// LinkObject is the pair of chains of the flow's link, and its mark.
+// LinkObject is the chains of the flow's link, and its mark.
 func LinkObject(f Flow) Object { return Object{kind: linkObject, index: f.Index} }
 
-// CountedObject is the chain of the flow's link for pods that are counted.
-func CountedObject(f Flow) Object { return Object{kind: countedObject, index: f.Index} }
+// OutObject is the chain of the flow's link in which what its pod sends is classified.
+func (a Attachment) OutObject(f Flow) Object { return Object{kind: chainObject, chain: a.OutChain(f)} }
+
+// OutChain names the chain in which what a flow's pod sends is classified.
+func (a Attachment) OutChain(f Flow) string {
+	c := a.Classification(f)
+	return c.out().name(c.Index)
+}
 
 // TableObject is the table of the flow's link in its family.
 func TableObject(f Flow) Object {
@@ -56,8 +58,6 @@ func RuleObject(r Rule) Object { return Object{kind: ruleObject, rule: r} }
 // where it is not worth looking for one, since most attachments need the object.
 func (o Object) Mentioned() string {
 	switch o.kind {
-	case countersObject, countedObject:
-		return `"counters":true`
 	case linkObject:
 		return strconv.Itoa(o.index)
 	case tableObject:
@@ -76,10 +76,7 @@ func (o Object) Mentioned() string {
 func (a Attachment) Objects(flows ...Flow) []Object {
 	var objects []Object
 	for _, f := range flows {
-		needs := []Object{TableObject(f), AddressObject(f), LinkObject(f), ClassificationObject}
-		if a.Counters {
-			needs = append(needs, CountedObject(f), CountersObject)
-		}
+		needs := []Object{TableObject(f), AddressObject(f), LinkObject(f), a.OutObject(f), ClassificationObject}
 		for _, r := range a.SharedRules(f) {
 			needs = append(needs, RuleObject(r))
 		}

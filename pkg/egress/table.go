@@ -98,24 +98,23 @@ func (t TableSpec) isCluster(dst netip.Prefix) bool {
 }
 
 // DerivedCluster returns the destinations that never leave by the link where the
-// configuration names none: every route of main that is no default and not on it.
+// configuration names none: every route of main that is no default and not on it. What
+// main has on the link is left out, also of a prefix that contains it.
 func (t TableSpec) DerivedCluster(main []Route) []netip.Prefix {
-	onLink := map[netip.Prefix]bool{}
+	var cluster, onLink []netip.Prefix
 	for _, r := range main {
-		if r.Link == t.Index && !r.From.IsValid() {
-			onLink[r.Dst] = true
-		}
-	}
-	var cluster []netip.Prefix
-	for _, r := range main {
-		if r.Family() != t.Family || r.Dst.Bits() == 0 || r.From.IsValid() || onLink[r.Dst] ||
+		if r.Family() != t.Family || r.Dst.Bits() < shortestSpecific || r.From.IsValid() ||
 			r.Dst.Addr().IsLinkLocalUnicast() || r.Dst.Addr().IsMulticast() {
 			continue
 		}
-		cluster = append(cluster, r.Dst)
+		if r.Link == t.Index {
+			onLink = append(onLink, r.Dst)
+		} else {
+			cluster = append(cluster, r.Dst)
+		}
 	}
 	slices.SortFunc(cluster, netip.Prefix.Compare)
-	return slices.Compact(cluster)
+	return Subtract(slices.Compact(cluster), onLink)
 }
 
 // Throws returns a throw route for each prefix: a packet for it goes on to the

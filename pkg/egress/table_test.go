@@ -281,6 +281,15 @@ func TestDerivedCluster(t *testing.T) {
 			[]egress.Route{route("10.244.0.0/16", 0, "", typed(egress.Blackhole)), route("10.96.0.0/12", 0, "", typed(egress.Unreachable))},
 			[]string{"10.96.0.0/12", "10.244.0.0/16"},
 		},
+		"a default in two halves": {
+			spec4, []egress.Route{route("0.0.0.0/1", eth0, ""), route("128.0.0.0/1", eth0, ""), route("10.0.0.0/8", eth0, "")}, []string{"10.0.0.0/8"},
+		},
+		"a network that holds one of the link's": {
+			spec4, []egress.Route{route("192.168.124.0/23", eth0, ""), route("192.168.124.0/24", enp7s0, "")}, []string{"192.168.125.0/24"},
+		},
+		"a network inside one of the link's": {
+			spec4, []egress.Route{route("10.244.1.0/24", eth0, ""), route("10.0.0.0/8", enp7s0, "")}, []string{"10.244.1.0/24"},
+		},
 		"link-local and multicast destinations": {
 			spec4,
 			[]egress.Route{route("169.254.0.0/16", eth0, ""), route("224.0.0.0/4", eth0, ""), route("10.0.0.0/24", eth0, "")},
@@ -392,8 +401,8 @@ func TestStrings(t *testing.T) {
 		{egress.Address{Link: 134, Address: addr("fd00:124::99")}, "fd00:124::99/128 on if134"},
 		{egress.Chain{Name: "out_134", Mark: 1, Mask: 15}, "chain out_134 of table inet egress_ip"},
 		{
-			egress.Element{Set: "snat4", Pod: addr("10.244.1.5"), Link: "enp7s0", Address: addr("192.168.124.99"), Owner: "c1"},
-			`element { 10.244.1.5 . "enp7s0" : 192.168.124.99 } of map snat4 in table inet egress_ip`,
+			egress.Element{Set: "snat4", Pod: addr("10.244.1.5"), Link: 134, Address: addr("192.168.124.99"), Owner: "c1"},
+			`element { 10.244.1.5 . "if134" : 192.168.124.99 } of map snat4 in table inet egress_ip`,
 		},
 		{
 			egress.Element{Set: "out4", Pod: addr("10.244.1.5"), Chain: "out_134", Owner: "c1"},
@@ -453,14 +462,11 @@ func TestAttachment(t *testing.T) {
 		"5998: from all fwmark 0x1000000/0xf000000 lookup 1134",
 		"6000: from 10.244.1.5 lookup 1134",
 	}, texts(a.Rules(f)))
-	derived := a
-	derived.ClusterCIDRs = prefixes("fd00:244::/56")
-	require.Contains(t, texts(derived.Rules(f)), "5998: from all fwmark 0x1000000/0xf000000 lookup main suppress_prefixlength 0")
 	for _, r := range a.Rules(f6) {
 		require.Equal(t, egress.IPv6, r.Family)
 	}
 	class := egress.Classification{
-		Pod: addr("10.244.1.5"), Link: "enp7s0", Index: enp7s0, Mark: 0x01000000, Address: addr("192.168.124.99"), Owner: "c1",
+		Pod: addr("10.244.1.5"), Index: enp7s0, Mark: 0x01000000, Address: addr("192.168.124.99"), Owner: "c1",
 	}
 	require.Equal(t, egress.Classes{Mask: 0x0f000000, Foreign: 0xffff3fff, Cluster: a.ClusterCIDRs, Pods: []egress.Classification{class}}, a.Classes(f))
 	require.Equal(t, egress.Address{Link: enp7s0, Address: addr("192.168.124.99")}, f.HostAddress())

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -19,6 +20,14 @@ const resync = "run `egress-ip resync`"
 
 // Verdict judges the way.
 func (w Way) Verdict() Verdict {
+	v := w.verdict()
+	if w.dropped() {
+		v.Text += ". There the guard drops it (chain exit of table inet egress_ip)"
+	}
+	return v
+}
+
+func (w Way) verdict() Verdict {
 	if !w.HasEgress() {
 		return Verdict{false, fmt.Sprintf("The annotation names no %s address, so the pod's %s packets go as a plain pod's: this one %s",
 			FamilyOf(w.Packet.To), FamilyOf(w.Packet.To), w.going())}
@@ -64,13 +73,28 @@ func (w Way) going() string {
 	}
 }
 
+// source is the packet's when it leaves, as far as egress-ip translates it.
+func (w Way) source() netip.Addr {
+	if w.Translation.Source.IsValid() {
+		return w.Translation.Source
+	}
+	return w.Packet.Source
+}
+
+// dropped reports whether the guard drops the packet: it is marked for the link, and
+// leaves by another, or with another source.
+func (w Way) dropped() bool {
+	return w.Marking.Guarded && !w.Marking.ToPod && w.HasEgress() && w.Packet.Mark&w.MarkMask == w.Flow.Mark &&
+		(w.Answer.Link != w.Flow.Index || w.source() != w.Flow.Address)
+}
+
 // causes returns why the packet does not go as it should, in the order of its way.
 func (w Way) causes() []cause {
 	if w.Answer.Refusal != 0 || w.Answer.Link != w.Flow.Index {
 		return w.routeCauses()
 	}
 	if w.Marking.Cluster {
-		return []cause{{fmt.Sprintf("%s is in the set cluster%d, and still goes by table %d", w.Packet.To, w.Flow.Family(), w.Flow.Table), resync}}
+		return []cause{{fmt.Sprintf("%s is in the set %s, and still goes by table %d", w.Packet.To, w.Marking.Set, w.Flow.Table), resync}}
 	}
 	var causes []cause
 	if w.Translation.Source != w.Flow.Address {

@@ -64,24 +64,22 @@ func TestVerdict(t *testing.T) {
 			w.Answer = egress.Answer{Route: route("203.0.113.80/32", 0, "", typed(egress.Local))}
 		}, right,
 			[]string{"203.0.113.80 is the node's own", "delivered on the node"}},
-		"cluster set": {func(w *egress.Way) { w.Marking.Cluster = true; byMain(w, othersMark) }, right,
+		"cluster set": {func(w *egress.Way) { w.Marking.Cluster, w.Marking.Set = true, "cluster4"; byMain(w, othersMark) }, right,
 			[]string{"in the set cluster4", "leaves by eth0 as 10.244.1.5"}},
 		"cluster, refused": {func(w *egress.Way) {
-			w.Marking.Cluster = true
+			w.Marking.Cluster, w.Marking.Set = true, "cluster4"
 			byMain(w, othersMark)
 			w.Answer = egress.Answer{Refusal: egress.RefusedNoRoute}
 		}, right, []string{"in the set cluster4", "is refused (no route)"}},
-		"cluster, by the link's table": {func(w *egress.Way) { w.Marking.Cluster = true; w.Translation.Source = addr("10.244.1.5") }, !right,
+		"cluster, by the link's table": {func(w *egress.Way) {
+			w.Marking.Cluster, w.Marking.Set = true, "cluster4"
+			w.Translation.Source = addr("10.244.1.5")
+		}, !right,
 			[]string{"in the set cluster4", "still goes by table 1134", "resync"}},
 		"thrown": {func(w *egress.Way) {
 			byMain(w, linkMark, linkRule)
 			w.Steps[0].Route = route("203.0.113.0/24", 0, "", typed(egress.Throw), table(1134))
 		}, right, []string{"table 1134 has `throw 203.0.113.0/24`", "leaves by eth0"}},
-		"main's own": {func(w *egress.Way) {
-			w.ClusterCIDRs = nil
-			byMain(w, linkMark)
-			w.Steps[0].Rule, w.Steps[0].Route = w.MainRules(w.Flow)[0].Policy(), route("203.0.113.0/24", eth0, "192.0.2.1")
-		}, right, []string{"main has `203.0.113.0/24 via 192.0.2.1 dev eth0`", "leaves by eth0"}},
 		"prerouting altered": {func(w *egress.Way) { w.Marking.Altered = "prerouting" }, !right,
 			[]string{"not known whether", "chain prerouting of table inet egress_ip is not as egress-ip makes it", "leaves by enp7s0 as 192.168.124.99", "resync"}},
 		"cluster, prerouting altered": {func(w *egress.Way) {

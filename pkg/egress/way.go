@@ -60,7 +60,7 @@ func (w Way) Cluster() (by string, is bool) {
 		return fmt.Sprintf("%s is the node's own", w.Packet.To), true
 	}
 	if w.Marking.Cluster && (w.Decided().Rule.Table != w.Flow.Table || !w.HasEgress()) {
-		return fmt.Sprintf("%s is in the set cluster%d", w.Packet.To, FamilyOf(w.Packet.To)), true
+		return fmt.Sprintf("%s is in the set %s", w.Packet.To, w.Marking.Set), true
 	}
 	if !w.HasEgress() {
 		return "", false
@@ -72,10 +72,8 @@ func (w Way) Cluster() (by string, is bool) {
 			return fmt.Sprintf("the rule `%s` is for it", s.Rule), true
 		case ofCluster && s.Decides() && w.Answer.Link != w.Flow.Index:
 			return fmt.Sprintf("main has `%s`", s.Route.Text(s.Link)), true
-		case s.Rule.Table == w.Flow.Table && s.Route.Type == Throw:
+		case s.Rule.Table == w.Flow.Table && s.Route.Type == Throw && (w.Marking.ToPod || !w.Marking.Guarded):
 			return fmt.Sprintf("table %d has `%s`", w.Flow.Table, s.Route.Text("")), true
-		case s.Decides() && w.Answer.Link != w.Flow.Index && slices.ContainsFunc(w.MainRules(w.Flow), func(r Rule) bool { return r.Policy() == s.Rule }):
-			return fmt.Sprintf("main has `%s`", s.Route.Text(s.Link)), true
 		}
 	}
 	return "", false

@@ -1,7 +1,10 @@
 package kernel
 
 import (
+	"math"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/google/nftables"
@@ -10,23 +13,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The table that stands while annotated pods do:
+// The table that exists while annotated pods do:
 //
 //	table inet egress_ip {
-//		map out4 { type ipv4_addr : verdict; }               # and out6
-//		map back4 { type ipv4_addr : verdict; }              # and back6
-//		map snat4 { type ipv4_addr . ifname : ipv4_addr; }   # and snat6
-//		set cluster4 { type ipv4_addr; flags interval; }     # and cluster6
-//		map unmarked { type mark : verdict; }                # { 0 : goto others }
+//		map unmarked { type mark : verdict; }                    # { 0 : goto others }
+//		set cluster4 { type ipv4_addr; flags interval; }         # and cluster6
+//		set cluster4_134 { type ipv4_addr; flags interval; }     # a link, where none is configured; and cluster6_134
+//		map snat4 { type ipv4_addr . iface_index : ipv4_addr; }  # pod . link : egress address; and snat6
+//		set exit4 { type ipv4_addr . iface_index; }              # egress address . link; and exit6
+//		set pods4 { type ipv4_addr . iface_index; }              # pod . where it is; and pods6
+//		set bridged4 { type ipv4_addr . ether_addr; }            # pod . its MAC address; and bridged6
+//		map out4 { type ipv4_addr : verdict; }                   # pod : goto out_134, egress address : goto forged; and out6
+//		map back4 { type ipv4_addr : verdict; }                  # pod : goto back_134; and back6
+//		map guard4 { type ipv4_addr : verdict; }                 # pod : goto exit_134; and guard6
+//		map arrived4 { type ipv4_addr : verdict; }               # address of a link : goto mark_134; and arrived6
+//		set dropped4 { type ipv4_addr . iface_index; size 4096; flags dynamic,timeout; timeout 5m; counter; } # and dropped6
+//		set forged4 { type ipv4_addr . iface_index; size 4096; flags dynamic,timeout; timeout 5m; counter; }  # and forged6
 //		chain prerouting { type filter hook prerouting priority dstnat + 10; ... }
 //		chain output { type route hook output priority mangle; ... }
-//		set sent4 { type ipv4_addr; counter; }               # and sent6, both only where something is counted
-//		chain out_134 { ... }                                # a link
-//		chain counted_134 { ... }                            # a link, for pods that are counted
-//		chain back_134 { ... }                               # a link
+//		chain postrouting { type nat hook postrouting priority -199; ... }
+//		chain exit { type filter hook postrouting priority 2147483646; ... }
+//		chain out_134 { ... }       # a link, for pods with a link of their own
+//		chain bridged_134 { ... }   # a link, for pods on a bridge
+//		chain unchecked_134 { ... } # a link, for pods whose source is not checked
+//		chain back_134 { ... }      # a link
+//		chain mark_134 { ... }      # a link
+//		chain exit_134 { ... }      # a link
+//		chain inbound { ... }
+//		chain forged { ... }
+//		chain unmarked { ... }
+//		chain dropped { ... }
+//		chain related { ... }
 //		chain others { ... }
-//		chain postrouting { type nat hook postrouting priority srcnat - 10; ... }
-//		chain exit { type filter hook postrouting priority 400; ... }
 //	}
 var (
 	egressTable = &nftables.Table{Family: nftables.TableFamilyINet, Name: "egress_ip"}
@@ -40,14 +58,16 @@ var (
 	postrouting = &nftables.Chain{
 		Table: egressTable, Name: egress.Postrouting, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting,
-		// Before everyone's masquerade: the first to translate a connection wins.
-		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource - 10),
+		// Before everyone's masquerade: the first to translate a connection wins. The kernel
+		// has no nat chain before this (nft_chain_validate_hooks: above NF_IP_PRI_CONNTRACK).
+		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityConntrack + 1),
 	}
 	exit = &nftables.Chain{
 		Table: egressTable, Name: egress.Exit, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPostrouting,
-		// Behind everyone who looks at the mark.
-		Priority: nftables.ChainPriorityRef(400),
+		// Behind everyone's translation, stateless ones too. Only NF_IP_PRI_CONNTRACK_CONFIRM is
+		// behind it: a connection whose first packet is dropped is not tracked.
+		Priority: nftables.ChainPriorityRef(math.MaxInt32 - 1),
 	}
 	output = &nftables.Chain{
 		Table: egressTable, Name: egress.Output, Type: nftables.ChainTypeRoute,
@@ -57,83 +77,125 @@ var (
 
 // inetFamily is what differs between the two halves of the table.
 type inetFamily struct {
-	nfproto      byte
-	addr         nftables.SetDatatype
-	source, dest func() *expr.Payload
-	behindAddr   uint32 // the register behind an address in reg1
-	ctSource     expr.CtKey
-
-	out, back, snat, cluster, sent string
+	nfproto          byte
+	addr             nftables.SetDatatype
+	source, dest     func() *expr.Payload
+	behindAddr       uint32 // the register behind an address in reg1
+	ctSource, ctDest expr.CtKey
 }
 
 var inet = map[egress.Family]inetFamily{
 	egress.IPv4: {
 		unix.NFPROTO_IPV4, nftables.TypeIPAddr, ip4Source, ip4Dest, regBehindIP4,
-		expr.CtKeySRCIP,
-		egress.IPv4.Out(), egress.IPv4.Back(), egress.IPv4.SNAT(), egress.IPv4.Cluster(), egress.IPv4.Sent(),
+		expr.CtKeySRCIP, expr.CtKeyDSTIP,
 	},
 	egress.IPv6: {
 		unix.NFPROTO_IPV6, nftables.TypeIP6Addr, ip6Source, ip6Dest, regBehindIP6,
-		expr.CtKeySRCIP6,
-		egress.IPv6.Out(), egress.IPv6.Back(), egress.IPv6.SNAT(), egress.IPv6.Cluster(), egress.IPv6.Sent(),
+		expr.CtKeySRCIP6, expr.CtKeyDSTIP6,
 	},
 }
 
-func (f inetFamily) verdictMap(name string) *nftables.Set {
-	m := set(egressTable, name, f.addr)
-	m.IsMap, m.DataType = true, nftables.TypeVerdict
-	return m
+// dropsRemembered is for how long a pod of which something was dropped is remembered.
+const dropsRemembered = 5 * time.Minute
+
+// setsOf returns the maps and sets of an address family, in the order in which they are
+// made; those that only one link has aside.
+func setsOf(family egress.Family) []*nftables.Set {
+	addr := inet[family].addr
+	atLink := nftables.MustConcatSetType(addr, nftables.TypeIFIndex)
+	return []*nftables.Set{
+		clusterSet(family, family.Cluster()),
+		mapTo(addr, concatenated(set(egressTable, family.SNAT(), atLink))),
+		concatenated(set(egressTable, family.Exit(), atLink)),
+		concatenated(set(egressTable, family.Pods(), atLink)),
+		concatenated(set(egressTable, family.Bridged(), nftables.MustConcatSetType(addr, nftables.TypeEtherAddr))),
+		mapTo(nftables.TypeVerdict, set(egressTable, family.Out(), addr)),
+		mapTo(nftables.TypeVerdict, set(egressTable, family.Back(), addr)),
+		mapTo(nftables.TypeVerdict, set(egressTable, family.Guard(), addr)),
+		mapTo(nftables.TypeVerdict, set(egressTable, family.Arrived(), addr)),
+		remembering(concatenated(set(egressTable, family.Drops(), atLink))),
+		remembering(concatenated(set(egressTable, family.Forgeries(), atLink))),
+	}
 }
 
-func (f inetFamily) snatMap() *nftables.Set {
-	m := set(egressTable, f.snat, nftables.MustConcatSetType(f.addr, nftables.TypeIFName))
-	m.IsMap, m.Concatenation, m.DataType = true, true, f.addr
-	return m
-}
-
-func (f inetFamily) clusterSet() *nftables.Set {
-	s := set(egressTable, f.cluster, f.addr)
-	s.Interval = true
+func mapTo(data nftables.SetDatatype, s *nftables.Set) *nftables.Set {
+	s.IsMap, s.DataType = true, data
 	return s
 }
 
-// sentSet gives each of its elements a counter.
-func (f inetFamily) sentSet() *nftables.Set {
-	s := set(egressTable, f.sent, f.addr)
-	s.Counter = true
+func concatenated(s *nftables.Set) *nftables.Set {
+	s.Concatenation = true
+	return s
+}
+
+// remembering makes a set one that rules fill. Its keys are pods and links, so it is
+// large enough for all that a node has.
+func remembering(s *nftables.Set) *nftables.Set {
+	s.Dynamic, s.HasTimeout, s.Timeout, s.Size = true, true, dropsRemembered, 4096
+	return s
+}
+
+func clusterSet(family egress.Family, name string) *nftables.Set {
+	s := set(egressTable, name, inet[family].addr)
+	s.Interval = true
 	return s
 }
 
 func unmarkedMap() *nftables.Set {
 	return &nftables.Set{
-		Table: egressTable, Name: egress.Unmarked, KeyType: nftables.TypeMark, KeyByteOrder: binaryutil.NativeEndian,
+		Table: egressTable, Name: egress.UnmarkedMap, KeyType: nftables.TypeMark, KeyByteOrder: binaryutil.NativeEndian,
 		IsMap: true, DataType: nftables.TypeVerdict,
 	}
 }
 
-// rulesOf returns what is to be in a chain.
-func rulesOf(c egress.Chain) [][]expr.Any {
-	switch {
-	case c.Name == egress.Prerouting:
-		return preroutingRules(c.Mask)
-	case c.Name == egress.Output:
-		return outputRules()
-	case c.Name == egress.Postrouting:
-		return postroutingRules()
-	case c.Name == egress.Exit:
-		return exitRules(c.Mask)
-	case c.Name == egress.Others:
-		return othersRules(c.Mask)
-	case strings.HasPrefix(c.Name, "out_"):
-		return outRules(c.Mark, c.Mask, false)
-	case isCounted(c):
-		return outRules(c.Mark, c.Mask, true)
-	default:
-		return backRules(c.Mark, c.Mask)
+// sharedSets are the maps and sets that exist with the table.
+func sharedSets() []*nftables.Set {
+	sets := []*nftables.Set{unmarkedMap()}
+	for _, family := range egress.Families {
+		sets = append(sets, setsOf(family)...)
 	}
+	return sets
 }
 
-func isCounted(c egress.Chain) bool { return strings.HasPrefix(c.Name, "counted_") }
+// setNamed returns the map or set with this name, one of ours.
+func setNamed(name string) *nftables.Set {
+	for _, family := range egress.Families {
+		if strings.HasPrefix(name, family.Cluster()+"_") {
+			return clusterSet(family, name)
+		}
+		for _, s := range setsOf(family) {
+			if s.Name == name {
+				return s
+			}
+		}
+	}
+	return unmarkedMap()
+}
+
+// isCluster reports whether a set is of networks.
+func isCluster(set string) bool {
+	return strings.HasPrefix(set, egress.IPv4.Cluster()) || strings.HasPrefix(set, egress.IPv6.Cluster())
+}
+
+// isRemembering reports whether a set is filled by rules.
+func isRemembering(set string) bool {
+	return slices.ContainsFunc(egress.Families[:], func(f egress.Family) bool { return set == f.Drops() || set == f.Forgeries() })
+}
+
+// isOurName reports whether a chain or set of table inet egress_ip is ours.
+func isOurName(name string) bool {
+	if _, ok := egress.LinkOf(name); ok {
+		return true
+	}
+	return slices.ContainsFunc(sharedSets(), func(s *nftables.Set) bool { return s.Name == name }) ||
+		egress.Chain{Name: name}.Hooked() ||
+		slices.Contains([]string{egress.Others, egress.Inbound, egress.Forged, egress.Unmarked, egress.Dropped, egress.Related}, name) || isFormerName(name)
+}
+
+// isFormerName knows what the table had up to version 0.6: it is removed where it is found.
+func isFormerName(name string) bool { return isFormerSet(name) || strings.HasPrefix(name, "counted_") }
+
+func isFormerSet(name string) bool { return name == "sent4" || name == "sent6" }
 
 // chainOf returns the chain as it is made: with its hook, if it has one.
 func chainOf(c egress.Chain) *nftables.Chain {
@@ -145,28 +207,38 @@ func chainOf(c egress.Chain) *nftables.Chain {
 	return &nftables.Chain{Table: egressTable, Name: c.Name}
 }
 
-// setNamed returns the map or set with this name.
-func setNamed(name string) *nftables.Set {
-	for _, f := range inet {
-		switch name {
-		case f.out, f.back:
-			return f.verdictMap(name)
-		case f.snat:
-			return f.snatMap()
-		case f.cluster:
-			return f.clusterSet()
-		case f.sent:
-			return f.sentSet()
-		}
+// rulesOf returns what is to be in a chain.
+func rulesOf(c egress.Chain) [][]expr.Any {
+	switch c.Name {
+	case egress.Prerouting:
+		return preroutingRules(c.Mask)
+	case egress.Output:
+		return outputRules()
+	case egress.Postrouting:
+		return postroutingRules(c.Mask)
+	case egress.Exit:
+		return exitRules(c.Mask)
+	case egress.Others:
+		return othersRules(c.Mask)
+	case egress.Inbound:
+		return inboundRules()
+	case egress.Forged:
+		return forgedRules()
+	case egress.Unmarked:
+		return unmarkedRules()
+	case egress.Dropped:
+		return droppedRules()
+	case egress.Related:
+		return relatedRules()
 	}
-	return unmarkedMap()
-}
-
-// setNames are all maps and sets, in the order in which they are made.
-func setNames() []string {
-	names := []string{egress.Unmarked}
-	for _, f := range egress.Families {
-		names = append(names, f.Cluster(), f.SNAT(), f.Out(), f.Back(), f.Sent())
+	switch {
+	case c.IsBack():
+		return backRules(c.Mark, c.Mask)
+	case c.IsExit():
+		return linkExitRules(c)
+	case c.IsMark():
+		return [][]expr.Any{setMark(c.Mark, c.Mask)}
+	default:
+		return outRules(c)
 	}
-	return names
 }

@@ -18,23 +18,25 @@ func preroutingRules(foreign uint32) [][]expr.Any {
 		rules = append(rules,
 			// ip saddr vmap @out4
 			slices.Concat(protocol(f.nfproto), []expr.Any{
-				f.source(), &expr.Lookup{SourceRegister: reg1, SetName: f.out, IsDestRegSet: true},
+				f.source(), &expr.Lookup{SourceRegister: reg1, SetName: family.Out(), IsDestRegSet: true},
 			}),
 			// ip daddr vmap @back4
 			slices.Concat(protocol(f.nfproto), []expr.Any{
-				f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: f.back, IsDestRegSet: true},
+				f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: family.Back(), IsDestRegSet: true},
 			}))
 	}
 	return append(rules,
+		// ct state related jump related
+		toRelated(),
 		// meta mark & 0xffff3fff vmap @unmarked
 		//
 		// People match their marks without a mask, so one that is there is left alone.
-		// The 0 stands in a map, because while the ruleset is flushed the kernel goes on
+		// The 0 is an element of a map, because while the ruleset is flushed the kernel goes on
 		// with the rules for some 50 µs after the elements of all sets have gone. A rule
 		// that needs none would then mark what is a pod's as not ours.
 		[]expr.Any{
 			loadMark(), bitwise(foreign, 0),
-			&expr.Lookup{SourceRegister: reg1, SetName: unmarkedMap().Name, IsDestRegSet: true},
+			&expr.Lookup{SourceRegister: reg1, SetName: egress.UnmarkedMap, IsDestRegSet: true},
 		})
 }
 
@@ -42,68 +44,126 @@ func preroutingRules(foreign uint32) [][]expr.Any {
 // errors about what comes back, a packet too big for the pod's link above all.
 // They are translated to the egress address, so they leave by its link.
 func outputRules() [][]expr.Any {
+	return [][]expr.Any{
+		// ct state related jump related
+		toRelated(),
+	}
+}
+
+// toRelated is `ct state related jump related`.
+func toRelated() []expr.Any {
+	return append(hasState(expr.CtStateBitRELATED), &expr.Verdict{Kind: expr.VerdictJump, Chain: egress.Related})
+}
+
+// relatedRules classify what somebody else than the pod says about its egress connections,
+// as if the pod had: conntrack translates that to the egress address, too. The node may, and
+// nobody else, for an ICMP error that a plain pod forges would end the connection.
+func relatedRules() [][]expr.Any {
 	var rules [][]expr.Any
 	for _, family := range egress.Families {
-		f := inet[family]
-		// ct state related ct direction original ct original ip saddr vmap @out4
-		rules = append(rules, []expr.Any{
-			&expr.Ct{Key: expr.CtKeySTATE, Register: reg1},
-			bitwise(expr.CtStateBitRELATED, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: native(0)},
-			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}, equals([]byte{0}),
-			&expr.Ct{Key: f.ctSource, Register: reg1}, // direction 0: original
-			&expr.Lookup{SourceRegister: reg1, SetName: f.out, IsDestRegSet: true},
-		})
+		// ct direction original ct original ip saddr vmap @out4
+		rules = append(rules, slices.Concat(isDirection(expr.CtDirOriginal), []expr.Any{
+			&expr.Ct{Key: inet[family].ctSource, Register: reg1, Direction: expr.CtDirOriginal},
+			&expr.Lookup{SourceRegister: reg1, SetName: family.Out(), IsDestRegSet: true},
+		}))
 	}
 	return rules
 }
 
-// outRules classify what a pod sends: only connections that it has opened itself,
-// to destinations outside the cluster, are for the link. These may be counted, at
-// some 5 % of what a packet costs the node.
-func outRules(mark, mask uint32, counted bool) [][]expr.Any {
+// outRules classify what pods send: only connections that they have opened themselves,
+// to destinations outside the cluster, are for the link. A packet is a pod's if it comes
+// from where the pod is: by the pod's own link, or, on a bridge, with the pod's MAC
+// address. An element that has a counter counts what it lets through.
+func outRules(c egress.Chain) [][]expr.Any {
 	rules := [][]expr.Any{
-		// ct direction reply goto others
-		directionGotoOthers(1),
+		// ct direction reply goto inbound
+		slices.Concat(isDirection(expr.CtDirReply), goTo(egress.Inbound)),
 	}
 	for _, family := range egress.Families {
 		f := inet[family]
 		// ip daddr @cluster4 goto others
 		rules = append(rules, slices.Concat(protocol(f.nfproto), []expr.Any{
-			f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: f.cluster},
-			&expr.Verdict{Kind: expr.VerdictGoto, Chain: egress.Others},
+			f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: clusterSetOf(c, family)},
+		}, goTo(egress.Others)))
+	}
+	mark := append(setMark(c.Mark, c.Mask), verdict(expr.VerdictAccept))
+	if c.ChecksNothing() {
+		// meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
+		return append(rules, mark)
+	}
+	for _, family := range egress.Families {
+		f := inet[family]
+		// ct original ip saddr . iif @pods4 meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
+		//
+		// Not the packet's own source: with an ICMP error another pod could speak for this one.
+		at, where := family.Pods(), expr.Any(&expr.Meta{Key: expr.MetaKeyIIF, Register: f.behindAddr})
+		if c.ChecksMAC() {
+			// ct original ip saddr . ether saddr @bridged4 meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
+			at, where = family.Bridged(), etherSource(f.behindAddr)
+		}
+		rules = append(rules, slices.Concat([]expr.Any{
+			&expr.Ct{Key: f.ctSource, Register: reg1, Direction: expr.CtDirOriginal}, where,
+			&expr.Lookup{SourceRegister: reg1, SetName: at},
+		}, mark))
+	}
+	return append(rules,
+		// ct state invalid,untracked meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
+		//
+		// What is of no connection is not translated: the guard drops it, whosever it is.
+		slices.Concat(hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), mark),
+		// iif 0 meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
+		//
+		// What comes from the chain output, the node's own, comes by no link.
+		slices.Concat([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: reg1}, equals(native(0))}, mark),
+		// goto forged
+		goTo(egress.Forged))
+}
+
+// forgedRules drop what claims to be a pod's, or to have been translated, and is not: but
+// what the node sends to itself.
+func forgedRules() [][]expr.Any {
+	rules := [][]expr.Any{
+		// iif lo goto others
+		slices.Concat([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: reg1}, equals(native(loopbackIndex))}, goTo(egress.Others)),
+	}
+	for _, family := range egress.Families {
+		f := inet[family]
+		// update @forged4 { ip saddr . iif counter }
+		rules = append(rules, slices.Concat(protocol(f.nfproto), []expr.Any{
+			f.source(), &expr.Meta{Key: expr.MetaKeyIIF, Register: f.behindAddr}, remember(family.Forgeries()),
 		}))
 	}
-	rules = append(rules,
-		// ct state invalid fib daddr type unicast drop
-		//
-		// Conntrack translates no packet that it cannot place (a late one of a
-		// connection that it has forgotten): it would leave with the pod's address.
-		[]expr.Any{
-			&expr.Ct{Key: expr.CtKeySTATE, Register: reg1},
-			bitwise(expr.CtStateBitINVALID, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: native(0)},
-			&expr.Fib{Register: reg1, FlagDADDR: true, ResultADDRTYPE: true}, equals(native(unix.RTN_UNICAST)),
-			verdict(expr.VerdictDrop),
-		})
-	if counted {
-		for _, family := range egress.Families {
-			f := inet[family]
-			// ip saddr @sent4
-			rules = append(rules, slices.Concat(protocol(f.nfproto), []expr.Any{
-				f.source(), &expr.Lookup{SourceRegister: reg1, SetName: f.sent},
-			}))
-		}
-	}
-	return append(rules, setMark(mark, mask))
+	// drop
+	return append(rules, []expr.Any{verdict(expr.VerdictDrop)})
 }
+
+// loopbackIndex is the ifindex of lo in each network namespace (LOOPBACK_IFINDEX).
+const loopbackIndex = 1
 
 // backRules classify what is sent to a pod: answers to its own connections get
 // the link's mark too, for the reverse path filter.
 func backRules(mark, mask uint32) [][]expr.Any {
 	return [][]expr.Any{
-		// ct direction original goto others
-		directionGotoOthers(0),
+		// ct direction original goto inbound
+		slices.Concat(isDirection(expr.CtDirOriginal), goTo(egress.Inbound)),
 		setMark(mark, mask),
 	}
+}
+
+// inboundRules classify connections to pods, which are answered the way they came:
+// those to an address of an egress link by that link. An FTP server's, that of a
+// NodePort or of a load balancer are such.
+func inboundRules() [][]expr.Any {
+	var rules [][]expr.Any
+	for _, family := range egress.Families {
+		// ct original ip daddr vmap @arrived4
+		rules = append(rules, []expr.Any{
+			&expr.Ct{Key: inet[family].ctDest, Register: reg1, Direction: expr.CtDirOriginal},
+			&expr.Lookup{SourceRegister: reg1, SetName: family.Arrived(), IsDestRegSet: true},
+		})
+	}
+	// goto others
+	return append(rules, goTo(egress.Others))
 }
 
 // othersRules mark what is none of ours, so that it skips the source rules.
@@ -114,46 +174,170 @@ func othersRules(mask uint32) [][]expr.Any {
 	}
 }
 
-func postroutingRules() [][]expr.Any {
+// postroutingRules translate. Only a connection's first packet comes here.
+func postroutingRules(mask uint32) [][]expr.Any {
+	rules := [][]expr.Any{
+		// meta mark & 0x0f000000 == 0x0f000000 return
+		slices.Concat(hasMark(mask, mask), []expr.Any{verdict(expr.VerdictReturn)}),
+	}
+	for _, family := range egress.Families {
+		f := inet[family]
+		// snat ip to ip saddr . oif map @snat4 fully-random
+		//
+		// Without fully-random the kernel may give two connections of the same instant one
+		// port, and drops a packet.
+		rules = append(rules, slices.Concat(protocol(f.nfproto), []expr.Any{
+			f.source(),
+			&expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr},
+			&expr.Lookup{SourceRegister: reg1, SetName: family.SNAT(), DestRegister: reg1, IsDestRegSet: true},
+			// The kernel reads a range of one back, so that is what is written.
+			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg1, RegAddrMax: reg1, FullyRandom: true},
+		}))
+	}
+	return rules
+}
+
+// exitRules are the guard: what is for a link leaves by that link with an egress address of
+// it, or not at all, whatever rule, route, mark or translation of whomever came in between.
+// What comes back to pods may pass.
+//
+// The mark is taken off what leaves. Where the link is a tunnel, or something on top of
+// one, the packet around this one would inherit it, and be routed into the link's table
+// again.
+func exitRules(mask uint32) [][]expr.Any {
+	rules := [][]expr.Any{
+		// meta mark & 0x0f000000 == 0x0f000000 accept
+		slices.Concat(hasMark(mask, mask), accept()),
+		// meta mark & 0x0f000000 == 0 goto unmarked
+		slices.Concat(hasMark(0, mask), goTo(egress.Unmarked)),
+		// ct direction reply meta mark set meta mark & 0xf0ffffff accept
+		slices.Concat(isDirection(expr.CtDirReply), setMark(0, mask), accept()),
+	}
+	for _, family := range egress.Families {
+		// ip saddr . oif @exit4 meta mark set meta mark & 0xf0ffffff accept
+		rules = append(rules, slices.Concat(leavesAsEgress(family), setMark(0, mask), accept()))
+	}
+	// ct state invalid,untracked goto dropped
+	rules = append(rules, slices.Concat(hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), goTo(egress.Dropped)))
+	for _, family := range egress.Families {
+		rules = append(rules, toPod(family))
+	}
+	// goto dropped
+	return append(rules, goTo(egress.Dropped))
+}
+
+// toPod is `ip daddr vmap @back4`, which ends with accept for all that is on its way to an
+// annotated pod: from another one, or of a connection that came by the link.
+func toPod(family egress.Family) []expr.Any {
+	f := inet[family]
+	return slices.Concat(protocol(f.nfproto), []expr.Any{
+		f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: family.Back(), IsDestRegSet: true},
+	})
+}
+
+// unmarkedRules find what somebody has taken our mark off: they know pods by the source
+// with which a connection began, or, where there is none, by the packet's own.
+func unmarkedRules() [][]expr.Any {
 	var rules [][]expr.Any
 	for _, family := range egress.Families {
 		f := inet[family]
 		rules = append(rules,
-			// ip daddr @cluster4 return
-			slices.Concat(protocol(f.nfproto), []expr.Any{
-				f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: f.cluster},
-				verdict(expr.VerdictReturn),
-			}),
-			// snat ip to ip saddr . oifname map @snat4
-			slices.Concat(protocol(f.nfproto), []expr.Any{
-				f.source(),
-				&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: f.behindAddr},
-				&expr.Lookup{SourceRegister: reg1, SetName: f.snat, DestRegister: reg1, IsDestRegSet: true},
-				// The kernel reads a range of one back, so that is what is written.
-				&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg1, RegAddrMax: reg1},
+			// ct original ip saddr vmap @guard4
+			[]expr.Any{
+				&expr.Ct{Key: f.ctSource, Register: reg1, Direction: expr.CtDirOriginal},
+				&expr.Lookup{SourceRegister: reg1, SetName: family.Guard(), IsDestRegSet: true},
+			},
+			// ct state invalid,untracked ip saddr vmap @guard4
+			slices.Concat(protocol(f.nfproto), hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), []expr.Any{
+				f.source(), &expr.Lookup{SourceRegister: reg1, SetName: family.Guard(), IsDestRegSet: true},
 			}))
 	}
 	return rules
 }
 
-// exitRules take a link's mark off what leaves. Where the link is a tunnel, or
-// something on top of one, the packet around this one would inherit the mark, and be
-// routed into the link's table again.
-func exitRules(mask uint32) [][]expr.Any {
-	return [][]expr.Any{
-		// meta mark & 0x0f000000 == 0x0f000000 accept
-		{loadMark(), bitwise(mask, 0), equals(native(mask)), verdict(expr.VerdictAccept)},
-		// meta mark set meta mark & 0xf0ffffff
-		setMark(0, mask),
+// linkExitRules are the guard for packets of a link's pods that have no mark of ours.
+func linkExitRules(c egress.Chain) [][]expr.Any {
+	rules := [][]expr.Any{
+		// ct direction reply accept
+		slices.Concat(isDirection(expr.CtDirReply), accept()),
+	}
+	for _, family := range egress.Families {
+		f := inet[family]
+		rules = append(rules,
+			// ip daddr @cluster4 accept
+			slices.Concat(protocol(f.nfproto), []expr.Any{
+				f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: clusterSetOf(c, family)},
+			}, accept()),
+			// ip saddr . oif @exit4 accept
+			slices.Concat(leavesAsEgress(family), accept()),
+			// ip daddr vmap @back4
+			toPod(family))
+	}
+	// goto dropped
+	return append(rules, goTo(egress.Dropped))
+}
+
+// droppedRules drop, and remember of which pod.
+func droppedRules() [][]expr.Any {
+	rules := [][]expr.Any{
+		// ct state invalid drop
+		//
+		// Conntrack translates no packet that it cannot place, a late one of a connection
+		// that it has forgotten. They come on any day, so they are not remembered.
+		slices.Concat(hasState(expr.CtStateBitINVALID), []expr.Any{verdict(expr.VerdictDrop)}),
+	}
+	for _, family := range egress.Families {
+		f := inet[family]
+		oif := &expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr}
+		rules = append(rules,
+			// ct state untracked update @dropped4 { ip saddr . oif counter } drop
+			slices.Concat(protocol(f.nfproto), hasState(expr.CtStateBitUNTRACKED), []expr.Any{
+				f.source(), oif, remember(family.Drops()), verdict(expr.VerdictDrop),
+			}),
+			// update @dropped4 { ct original ip saddr . oif counter }
+			slices.Concat(protocol(f.nfproto), []expr.Any{
+				&expr.Ct{Key: f.ctSource, Register: reg1, Direction: expr.CtDirOriginal}, oif, remember(family.Drops()),
+			}))
+	}
+	// counter drop
+	return append(rules, []expr.Any{&expr.Counter{}, verdict(expr.VerdictDrop)})
+}
+
+// leavesAsEgress is `ip saddr . oif @exit4`.
+func leavesAsEgress(family egress.Family) []expr.Any {
+	f := inet[family]
+	return slices.Concat(protocol(f.nfproto), []expr.Any{
+		f.source(), &expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr}, &expr.Lookup{SourceRegister: reg1, SetName: family.Exit()},
+	})
+}
+
+func accept() []expr.Any { return []expr.Any{verdict(expr.VerdictAccept)} }
+
+// remember is `update @set { .. counter }`, with the key in reg1.
+func remember(set string) *expr.Dynset {
+	return &expr.Dynset{SrcRegKey: reg1, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}}}
+}
+
+// isDirection is `ct direction original` or reply.
+func isDirection(direction byte) []expr.Any {
+	return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}, equals([]byte{direction})}
+}
+
+// hasState is `ct state ..`.
+func hasState(bit uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: reg1},
+		bitwise(bit, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: native(0)},
 	}
 }
 
-// directionGotoOthers is `ct direction original goto others` (0) or reply (1).
-func directionGotoOthers(direction byte) []expr.Any {
-	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}, equals([]byte{direction}),
-		&expr.Verdict{Kind: expr.VerdictGoto, Chain: egress.Others},
-	}
+// hasMark is `meta mark & mask == mark`.
+func hasMark(mark, mask uint32) []expr.Any {
+	return []expr.Any{loadMark(), bitwise(mask, 0), equals(native(mark))}
+}
+
+func goTo(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
 }
 
 // setMark is `meta mark set meta mark & ~mask | mark`: bits outside the mask stay.
@@ -171,5 +355,5 @@ func bitwise(mask, xor uint32) *expr.Bitwise {
 	return &expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: native(mask), Xor: native(xor)}
 }
 
-// native is how a mark stands in a register.
+// native is how a mark, or an ifindex, is in a register.
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }

@@ -1,10 +1,12 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/google/nftables"
 )
 
 // wrongChains returns those that are not in the kernel as they should be.
@@ -22,118 +24,187 @@ func (k *Kernel) wrongChains(chains []egress.Chain) ([]egress.Chain, error) {
 	return wrong, nil
 }
 
-// putUp adds the table, what is not there of its sets, and these chains, in the
-// batch under way.
-func (k *Kernel) putUp(chains []egress.Chain) error {
-	k.nft.AddTable(egressTable)
-	counted := slices.ContainsFunc(chains, isCounted)
-	for _, name := range setNames() {
-		if !counted && (name == egress.IPv4.Sent() || name == egress.IPv6.Sent()) {
-			continue
-		}
-		if err := k.nft.AddSet(setNamed(name), nil); err != nil {
+// putUp adds the table, what is missing of its sets, and these chains.
+func putUp(tx *nftables.Conn, chains []egress.Chain) error {
+	tx.AddTable(egressTable)
+	sets := sharedSets()
+	for _, name := range clusterSets(chains) {
+		sets = append(sets, setNamed(name))
+	}
+	for _, s := range sets {
+		if err := tx.AddSet(s, nil); err != nil {
 			return err
 		}
 	}
 	for _, c := range chains {
-		k.nft.AddChain(chainOf(c))
+		tx.AddChain(chainOf(c))
 	}
 	for _, c := range chains {
-		k.setRules(chainOf(c), rulesOf(c))
+		setRules(tx, chainOf(c), rulesOf(c))
 	}
 	return nil
 }
 
-// Classify puts up what is not there or not right of the table, makes the cluster
+// ErrIncomplete says that the table does not have what all attachments need.
+var ErrIncomplete = errors.New("it is incomplete")
+
+// Classify installs what is missing or not right of the table, makes the cluster
 // sets these, and the elements of these pods these, in one transaction. Elements
 // of other pods stay.
-func (k *Kernel) Classify(c egress.Classes) error {
-	wrong, err := k.wrongChains(c.Chains())
-	if err != nil {
-		return classifyError(err)
-	}
-	if len(wrong) > 0 {
-		if err := k.putUp(wrong); err != nil {
-			return classifyError(err)
+//
+// Whether others are to have elements there the caller knows. Then a table that somebody has
+// deleted or flushed is not written, and the error is [ErrIncomplete]: the chains without the
+// elements would take the others' pods for plain ones.
+func (k *Kernel) Classify(c egress.Classes, others bool) error {
+	return classifyError(k.transaction(func(tx *nftables.Conn) error {
+		chains := c.Chains()
+		wrong, err := k.wrongChains(chains)
+		if err != nil {
+			return err
 		}
-	}
-	if err := k.setCluster(c.ClusterElements()); err != nil {
-		return classifyError(err)
-	}
-	for _, e := range append(c.PodElements(), egress.UnmarkedElement()) {
-		if err := k.setElement(e); err != nil {
-			return classifyError(err)
+		if others {
+			_, exists, err := k.element(egress.UnmarkedElement())
+			if err != nil {
+				return err
+			}
+			if !exists || slices.ContainsFunc(wrong, func(c egress.Chain) bool { return c.IsShared() }) {
+				return ErrIncomplete
+			}
 		}
-	}
-	return classifyError(k.nft.Flush())
+		if len(wrong) > 0 {
+			if err := putUp(tx, wrong); err != nil {
+				return err
+			}
+			if err := k.deleteSets(tx, c.Links(), clusterSets(chains)); err != nil {
+				return err
+			}
+		}
+		if err := k.setCluster(tx, c.ClusterSets(), c.ClusterElements()); err != nil {
+			return err
+		}
+		for _, e := range append(c.PodElements(), c.SharedElements()...) {
+			if err := k.setElement(tx, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 }
 
-// Declassify removes the elements that are exactly these, and the chains with
-// these names, and, if said, the sets of counters, in one transaction. An element that belongs to another container
-// by now stays.
-func (k *Kernel) Declassify(c egress.Classes, chains []string, counters bool) error {
-	for _, e := range c.PodElements() {
-		have, there, err := k.element(e)
+// Gone is what a call takes out of the table inet egress_ip.
+type Gone struct {
+	// Elements go if they are exactly these: one that belongs to another container by now stays.
+	Elements []egress.Element
+	Chains   []string
+	Links    []int // ifindexes of the links whose chains and sets go
+}
+
+// Declassify takes that out of the table, in one transaction.
+func (k *Kernel) Declassify(gone Gone) error {
+	return classifyError(k.transaction(func(tx *nftables.Conn) error {
+		elements, err := k.leadingTo(gone.Links)
 		if err != nil {
-			return classifyError(err)
+			return err
 		}
-		if !there || have != e {
-			continue
+		for _, e := range gone.Elements {
+			have, there, err := k.element(e)
+			if err != nil {
+				return err
+			}
+			if there && have == e && !slices.Contains(elements, e) {
+				elements = append(elements, e)
+			}
 		}
-		if err := k.deleteElements(e.Set, e); err != nil {
-			return classifyError(err)
+		for _, e := range elements {
+			if err := deleteElements(tx, e.Set, e); err != nil {
+				return err
+			}
+		}
+		if len(gone.Chains)+len(gone.Links) == 0 {
+			return nil
+		}
+		return k.deleteChainsOf(tx, gone)
+	}))
+}
+
+// leadingTo returns the elements that lead to links' chains for what arrives by them.
+func (k *Kernel) leadingTo(links []int) ([]egress.Element, error) {
+	if len(links) == 0 {
+		return nil, nil
+	}
+	var leading []egress.Element
+	for _, family := range egress.Families {
+		arrived, err := k.elements(family.Arrived(), nil)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range arrived {
+			if slices.ContainsFunc(links, func(link int) bool { return e.Chain == egress.MarkChain(link) }) {
+				leading = append(leading, e)
+			}
 		}
 	}
-	for _, name := range chains {
-		chain := chainOf(egress.Chain{Name: name})
-		there, err := k.hasChain(chain)
-		if err != nil {
-			return classifyError(err)
-		}
-		if there {
-			k.nft.FlushChain(chain)
-			k.nft.DelChain(chain)
+	return leading, nil
+}
+
+// deleteChainsOf deletes the chains, and the links' chains and sets, that exist.
+func (k *Kernel) deleteChainsOf(tx *nftables.Conn, gone Gone) error {
+	names, err := k.namesIn(egressTable)
+	if err != nil {
+		return err
+	}
+	chains := slices.Clone(gone.Chains)
+	var sets []string
+	for _, link := range gone.Links {
+		chains = append(chains, egress.LinkChains(link)...)
+		sets = append(sets, egress.IPv4.ClusterOf(link), egress.IPv6.ClusterOf(link))
+	}
+	slices.Sort(chains)
+	for _, name := range slices.Compact(chains) {
+		if slices.Contains(names, name) {
+			deleteChains(tx, egress.Chain{Name: name})
 		}
 	}
-	for _, f := range egress.Families {
-		if !counters {
-			break
-		}
-		there, err := k.hasSet(f.Sent())
-		if err != nil {
-			return classifyError(err)
-		}
-		if there {
-			k.nft.DelSet(setNamed(f.Sent()))
+	for _, name := range sets {
+		if slices.Contains(names, name) {
+			tx.DelSet(setNamed(name))
 		}
 	}
-	return classifyError(k.nft.Flush())
+	return nil
 }
 
 // DeleteClassification removes the table with all that is in it.
 func (k *Kernel) DeleteClassification() error {
-	k.nft.AddTable(egressTable)
-	k.nft.DelTable(egressTable)
-	return classifyError(k.nft.Flush())
+	return classifyError(k.transaction(func(tx *nftables.Conn) error {
+		// Adding what exists is no error, so that what is deleted exists.
+		tx.AddTable(egressTable)
+		tx.DelTable(egressTable)
+		return nil
+	}))
 }
 
 // MissingClasses says what of these is not in the kernel as it should be.
-func (k *Kernel) MissingClasses(c egress.Classes) (egress.State, error) {
-	var missing egress.State
-	var err error
-	if missing.Chains, err = k.wrongChains(c.Chains()); err != nil {
-		return egress.State{}, classifyError(err)
+func (k *Kernel) MissingClasses(c egress.Classes) (missing egress.State, err error) {
+	if former, err := k.IsFormer(); err != nil || former {
+		return egress.State{Chains: c.Chains(), Elements: append(c.PodElements(), c.SharedElements()...)}, err
 	}
-	for _, e := range append(c.PodElements(), egress.UnmarkedElement()) {
-		have, there, err := k.element(e)
-		if err != nil {
-			return egress.State{}, classifyError(err)
+	err = k.consistent(func() error {
+		missing = egress.State{}
+		if missing.Chains, err = k.wrongChains(c.Chains()); err != nil {
+			return err
 		}
-		if !there || have != e {
-			missing.Elements = append(missing.Elements, e)
+		for _, e := range append(c.PodElements(), c.SharedElements()...) {
+			have, there, err := k.element(e)
+			if err != nil {
+				return err
+			}
+			if !there || have != e {
+				missing.Elements = append(missing.Elements, e)
+			}
 		}
-	}
-	return missing, nil
+		return nil
+	})
+	return missing, classifyError(err)
 }
 
 func classifyError(err error) error {

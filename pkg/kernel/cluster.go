@@ -9,24 +9,42 @@ import (
 	"github.com/google/nftables"
 )
 
-// setCluster makes the cluster sets these, in the batch under way.
-func (k *Kernel) setCluster(want []egress.Element) error {
-	for _, family := range egress.Families {
-		set := family.Cluster()
-		of := slices.DeleteFunc(slices.Clone(want), func(e egress.Element) bool { return e.Set != set })
-		have, err := k.elements(set)
+// setCluster makes each of these cluster sets what is wanted in it.
+func (k *Kernel) setCluster(tx *nftables.Conn, sets []string, want []egress.Element) error {
+	for _, name := range sets {
+		of := slices.DeleteFunc(slices.Clone(want), func(e egress.Element) bool { return e.Set != name })
+		have, err := k.elements(name, nil)
 		if err != nil {
 			return err
 		}
 		if len(egress.Missing(of, have))+len(egress.Missing(have, of)) == 0 {
 			continue
 		}
-		k.nft.FlushSet(setNamed(set))
-		if err := k.nft.SetAddElements(setNamed(set), intervals(of)); err != nil {
+		tx.FlushSet(setNamed(name))
+		if err := addNetworks(tx, name, of...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// addNetworks adds elements of one cluster set.
+func addNetworks(tx *nftables.Conn, set string, networks ...egress.Element) error {
+	return tx.SetAddElements(setNamed(set), intervals(networks))
+}
+
+// clusterSets returns the names of the cluster sets that chains refer to, and of those
+// that exist with the table.
+func clusterSets(chains []egress.Chain) []string {
+	names := []string{egress.IPv4.Cluster(), egress.IPv6.Cluster()}
+	for _, c := range chains {
+		for _, name := range []string{c.Cluster4, c.Cluster6} {
+			if name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
 
 // intervals turns networks that do not overlap into what an interval set holds:

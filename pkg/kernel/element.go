@@ -1,10 +1,10 @@
 package kernel
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
@@ -21,48 +21,71 @@ func toSetElement(e egress.Element) nftables.SetElement {
 	switch {
 	case e.Chain != "":
 		s.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: e.Chain}
-	case e.Address.IsValid():
+	case e.Pod.IsValid() && e.Address.IsValid():
 		s.Val = e.Address.AsSlice()
+	}
+	if e.Counted {
+		s.Counter = &expr.Counter{}
 	}
 	return s
 }
 
+// macLength is how long a MAC address is in a key: a register is of 4 bytes.
+const macLength, paddedMAC = 6, 8
+
 func key(e egress.Element) []byte {
-	switch {
-	case e.Set == egress.Unmarked:
+	if e.Set == egress.UnmarkedMap {
 		return native(0)
-	case e.Link != "":
-		return slices.Concat(e.Pod.AsSlice(), ifNameKey(e.Link))
-	default:
-		return e.Pod.AsSlice()
 	}
+	first := e.Pod
+	if !first.IsValid() {
+		first = e.Address
+	}
+	key := first.AsSlice()
+	if e.Link != 0 {
+		key = append(key, native(uint32(e.Link))...)
+	}
+	if mac, err := net.ParseMAC(e.MAC); err == nil {
+		key = append(append(key, mac...), make([]byte, paddedMAC-len(mac))...)
+	}
+	return key
 }
 
 // fromSetElement is toSetElement the other way. What egress-ip never writes comes
 // back as an element that equals none of ours.
 func fromSetElement(set string, s nftables.SetElement) egress.Element {
-	e := egress.Element{Set: set, Owner: s.Comment}
-	if set == egress.Unmarked {
+	e := egress.Element{Set: set, Owner: s.Comment, Counted: s.Counter != nil}
+	if set == egress.UnmarkedMap {
 		e.Chain = gotoChain(s.Val)
 		return e
 	}
-	size := 4
+	family := egress.IPv4
 	if strings.HasSuffix(set, "6") {
-		size = 16
+		family = egress.IPv6
 	}
+	size := len(family.Default().Addr().AsSlice())
 	if len(s.Key) < size {
 		return e
 	}
-	e.Pod, _ = netip.AddrFromSlice(s.Key[:size])
-	if set == egress.IPv4.Sent() || set == egress.IPv6.Sent() {
-		return e
-	}
-	if set != egress.IPv4.SNAT() && set != egress.IPv6.SNAT() {
+	first, _ := netip.AddrFromSlice(s.Key[:size])
+	behind := s.Key[size:]
+	switch set {
+	case family.SNAT():
+		e.Address, _ = netip.AddrFromSlice(s.Val)
+	case family.Out(), family.Back(), family.Guard(), family.Arrived():
 		e.Chain = gotoChain(s.Val)
-		return e
 	}
-	e.Link = string(bytes.TrimRight(s.Key[size:], "\x00"))
-	e.Address, _ = netip.AddrFromSlice(s.Val)
+	if set == family.Exit() || set == family.Arrived() || e.Chain == egress.Forged {
+		e.Address = first
+	} else {
+		e.Pod = first
+	}
+	switch {
+	case set == family.Bridged() && len(behind) >= macLength:
+		e.MAC = net.HardwareAddr(behind[:macLength]).String()
+	case len(behind) == 4:
+		e.Link = int(binary.NativeEndian.Uint32(behind))
+	}
 	return e
 }
 
@@ -93,8 +116,9 @@ func (k *Kernel) element(e egress.Element) (egress.Element, bool, error) {
 	return fromSetElement(e.Set, found[0]), true, nil
 }
 
-// elements reads all elements of a set; a set that is not there has none.
-func (k *Kernel) elements(set string) ([]egress.Element, error) {
+// elements reads all elements of a set, and what those count of each pod; a set that does
+// not exist has none.
+func (k *Kernel) elements(set string, sent map[netip.Addr]Counter) ([]egress.Element, error) {
 	found, err := k.nft.GetSetElements(setNamed(set))
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
@@ -102,33 +126,37 @@ func (k *Kernel) elements(set string) ([]egress.Element, error) {
 	if err != nil {
 		return nil, err
 	}
-	if set == egress.IPv4.Cluster() || set == egress.IPv6.Cluster() {
+	if isCluster(set) {
 		return fromCluster(set, found), nil
 	}
 	all := make([]egress.Element, 0, len(found))
 	for _, s := range found {
-		all = append(all, fromSetElement(set, s))
+		e := fromSetElement(set, s)
+		all = append(all, e)
+		if s.Counter != nil && sent != nil {
+			sent[e.Pod] = Counter{s.Counter.Packets, s.Counter.Bytes}
+		}
 	}
 	return all, nil
 }
 
-// setElement writes one element, in the batch under way. Adding an element that
-// is there keeps its comment, or, with another value, fails: so it goes first.
-func (k *Kernel) setElement(e egress.Element) error {
+// setElement writes one element. Adding an element that exists keeps its comment, or,
+// with another value, fails: so it goes first.
+func (k *Kernel) setElement(tx *nftables.Conn, e egress.Element) error {
 	have, there, err := k.element(e)
 	if err != nil || there && have == e {
 		return err
 	}
 	if there {
-		if err := k.deleteElements(e.Set, e); err != nil {
+		if err := deleteElements(tx, e.Set, e); err != nil {
 			return err
 		}
 	}
-	return k.addElements(e.Set, e)
+	return addElements(tx, e.Set, e)
 }
 
-// addElements adds elements of one set, in the batch under way.
-func (k *Kernel) addElements(set string, elements ...egress.Element) error {
+// addElements adds elements of one set.
+func addElements(tx *nftables.Conn, set string, elements ...egress.Element) error {
 	if len(elements) == 0 {
 		return nil
 	}
@@ -136,11 +164,11 @@ func (k *Kernel) addElements(set string, elements ...egress.Element) error {
 	for _, e := range elements {
 		all = append(all, toSetElement(e))
 	}
-	return k.nft.SetAddElements(setNamed(set), all)
+	return tx.SetAddElements(setNamed(set), all)
 }
 
-// deleteElements deletes elements of one set by their keys, in the batch under way.
-func (k *Kernel) deleteElements(set string, elements ...egress.Element) error {
+// deleteElements deletes elements of one set by their keys.
+func deleteElements(tx *nftables.Conn, set string, elements ...egress.Element) error {
 	if len(elements) == 0 {
 		return nil
 	}
@@ -148,5 +176,5 @@ func (k *Kernel) deleteElements(set string, elements ...egress.Element) error {
 	for _, e := range elements {
 		keys = append(keys, nftables.SetElement{Key: key(e)})
 	}
-	return k.nft.SetDeleteElements(setNamed(set), keys)
+	return tx.SetDeleteElements(setNamed(set), keys)
 }

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/google/nftables"
@@ -30,18 +28,6 @@ func (k *Kernel) OtherEgress() (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// isOurName reports whether a chain or set of table inet egress_ip is ours. (Not a
-// package's regexp: each call of the plugin would compile it.)
-func isOurName(name string) bool {
-	for _, prefix := range []string{"out_", "back_", "counted_"} {
-		if index, ok := strings.CutPrefix(name, prefix); ok {
-			_, err := strconv.ParseUint(index, 10, 31)
-			return err == nil
-		}
-	}
-	return egress.Chain{Name: name}.Hooked() || name == egress.Others || slices.Contains(setNames(), name)
 }
 
 // Foreign names what somebody else has where egress-ip's rules and table are to

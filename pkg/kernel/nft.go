@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 
@@ -19,6 +20,11 @@ const (
 	regBehindIP4 = 9 // NFT_REG32_01
 	regBehindIP6 = 2 // NFT_REG_2, which is NFT_REG32_04
 )
+
+// etherSource loads the link-layer source address of a packet (IEEE 802.3).
+func etherSource(register uint32) *expr.Payload {
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}
+}
 
 // ifNameKey is a link's name as nf_tables compares it: 16 bytes, NUL-padded.
 func ifNameKey(name string) []byte {
@@ -88,19 +94,66 @@ func (k *Kernel) hasChain(chain *nftables.Chain) (bool, error) {
 	return err == nil, err
 }
 
-func (k *Kernel) hasSet(name string) (bool, error) {
-	_, err := k.nft.GetSetByName(egressTable, name)
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
+// transaction writes to nf_tables what f queues, all of it or nothing. f may read by k,
+// whose socket is another: what is queued when a read fails is never sent, neither now nor
+// with what somebody else sends. Where somebody has changed our table between the reads and
+// the writes, f is asked again.
+func (k *Kernel) transaction(f func(tx *nftables.Conn) error) error {
+	const tries = 3
+	for try := 1; ; try++ {
+		tx, err := openNFT()
+		if err != nil {
+			return err
+		}
+		if err := f(tx); err != nil {
+			return err
+		}
+		err = tx.Flush()
+		if changed := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST); !changed || try == tries {
+			return err
+		}
 	}
-	return err == nil, err
 }
 
-// setRules makes a chain's rules exactly these, in the batch under way.
-func (k *Kernel) setRules(chain *nftables.Chain, rules [][]expr.Any) {
-	k.nft.FlushChain(chain)
+// consistent repeats what reads until no transaction of anybody's has come in between. The
+// kernel goes on with a dump from where it was, whatever has moved meanwhile, and only
+// flags it (NLM_F_DUMP_INTR, which the library does not look at); and one dump may be of
+// before and the next of after.
+func (k *Kernel) consistent(read func() error) error {
+	const tries = 16
+	for range tries {
+		before, err := k.nft.GetGen()
+		if err != nil {
+			return fmt.Errorf("read the generation of nf_tables: %w", err)
+		}
+		if err := read(); err != nil {
+			return err
+		}
+		after, err := k.nft.GetGen()
+		if err != nil {
+			return fmt.Errorf("read the generation of nf_tables: %w", err)
+		}
+		if before.ID == after.ID {
+			return nil
+		}
+	}
+	return fmt.Errorf("nf_tables has changed during each of %d attempts to read it, last by %s: %w", tries, k.lastWriter(), unix.EBUSY)
+}
+
+// lastWriter names the process that has written to nf_tables last.
+func (k *Kernel) lastWriter() string {
+	gen, err := k.nft.GetGen()
+	if err != nil {
+		return "an unknown process"
+	}
+	return fmt.Sprintf("%s (pid %d)", gen.ProcComm, gen.ProcPID)
+}
+
+// setRules makes a chain's rules exactly these.
+func setRules(tx *nftables.Conn, chain *nftables.Chain, rules [][]expr.Any) {
+	tx.FlushChain(chain)
 	for _, exprs := range rules {
-		k.nft.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: exprs})
+		tx.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: exprs})
 	}
 }
 

@@ -201,15 +201,18 @@ func probeOf(post []*nftables.Rule) egress.Probe {
 // SetProbe makes the probe table this one, in one transaction; a Probe that does
 // not stand removes it.
 func (k *Kernel) SetProbe(p egress.Probe) error {
-	// Adding what is there is no error, so that what is deleted is there.
-	k.nft.AddTable(probeTable)
-	k.nft.DelTable(probeTable)
-	if p.Stands() {
-		k.nft.AddTable(probeTable)
-		k.setRules(k.nft.AddChain(probePrerouting), probePreroutingRules(p))
-		k.setRules(k.nft.AddChain(probePostrouting), probePostroutingRules(p))
-	}
-	if err := k.nft.Flush(); err != nil {
+	err := k.transaction(func(tx *nftables.Conn) error {
+		// Adding what exists is no error, so that what is deleted exists.
+		tx.AddTable(probeTable)
+		tx.DelTable(probeTable)
+		if p.Stands() {
+			tx.AddTable(probeTable)
+			setRules(tx, tx.AddChain(probePrerouting), probePreroutingRules(p))
+			setRules(tx, tx.AddChain(probePostrouting), probePostroutingRules(p))
+		}
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("write table ip6 %s: %w", probeTable.Name, err)
 	}
 	return nil

@@ -3,9 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
-	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/vishvananda/netlink"
@@ -72,23 +70,6 @@ func (k *Kernel) AddRule(r egress.Rule) (added bool, err error) {
 	return true, nil
 }
 
-// MoveRule puts a rule that stands behind those of its priority, without a moment in
-// which nothing does its work.
-func (k *Kernel) MoveRule(r egress.Rule) error {
-	standIn := r
-	standIn.StandIn = true
-	if _, err := k.AddRule(standIn); err != nil {
-		return err
-	}
-	if err := k.DeleteRule(r); err != nil { // the first of both
-		return err
-	}
-	if _, err := k.AddRule(r); err != nil {
-		return err
-	}
-	return k.DeleteRule(standIn)
-}
-
 // DeleteRule deletes a rule.
 func (k *Kernel) DeleteRule(r egress.Rule) error {
 	if err := k.rt.RuleDel(fromRule(r)); err != nil && !gone(err) {
@@ -138,14 +119,8 @@ func fromRule(r egress.Rule) *netlink.Rule {
 	if r.Local {
 		rule.IifName = "lo"
 	}
-	if r.Specific {
-		rule.SuppressPrefixlen = 0
-	}
 	if r.MinBits != 0 {
 		rule.SuppressPrefixlen = r.MinBits - 1
-	}
-	if r.StandIn {
-		rule.UIDRange = netlink.NewRuleUIDRange(0, math.MaxUint32-1)
 	}
 	switch {
 	case r.Goto != 0:
@@ -159,13 +134,10 @@ func fromRule(r egress.Rule) *netlink.Rule {
 func toRule(f egress.Family, r egress.PolicyRule) egress.Rule {
 	rule := egress.Rule{
 		Priority: r.Priority, Family: f, To: r.To, Mark: r.Mark, Mask: r.Mask, Not: r.Not, Local: r.In == "lo",
-		Table: r.Table, Goto: r.Goto, Specific: r.MinBits == 1, StandIn: strings.Contains(r.More, "uidrange"),
+		Table: r.Table, Goto: r.Goto, MinBits: r.MinBits,
 	}
 	if r.From.IsValid() && r.From.IsSingleIP() {
 		rule.From = r.From.Addr()
-	}
-	if !rule.Specific {
-		rule.MinBits = r.MinBits
 	}
 	return rule
 }

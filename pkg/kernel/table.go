@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/google/nftables"
@@ -14,47 +15,133 @@ import (
 // Counter counts packets and their bytes, IP headers included.
 type Counter struct{ Packets, Bytes uint64 }
 
-// Classification reads the table inet egress_ip: of the wanted chains those that
-// stand as they should, every other chain of ours by its name alone, every
-// element, and what each pod address has sent to its link.
-func (k *Kernel) Classification(want []egress.Chain) ([]egress.Chain, []egress.Element, map[netip.Addr]Counter, error) {
-	if stands, err := k.hasTable(egressTable); err != nil || !stands {
-		return nil, nil, nil, classifyError(err)
-	}
-	chains, err := k.chains(want)
-	if err != nil {
-		return nil, nil, nil, classifyError(err)
-	}
-	var sets [][]egress.Element
-	for _, set := range setNames() {
-		of, err := k.elements(set)
-		if err != nil {
-			return nil, nil, nil, classifyError(err)
-		}
-		sets = append(sets, of)
-	}
-	sent, err := k.sent(want)
-	return chains, slices.Concat(sets...), sent, classifyError(err)
+// Drop is what one of egress-ip's chains has dropped of a pod in the last minutes.
+type Drop struct {
+	Pod  netip.Addr
+	Link int // ifindex of the link by which it would have left, or by which it arrived
+	Counter
+	Last time.Duration // ago
 }
 
-// sent reads the counters of pods, if any is counted.
-func (k *Kernel) sent(want []egress.Chain) (map[netip.Addr]Counter, error) {
-	if !slices.ContainsFunc(want, isCounted) {
-		return nil, nil
+// Classified is the table inet egress_ip as it is.
+type Classified struct {
+	// Chains are the wanted ones that are as they should be, and every other of ours by
+	// its name alone.
+	Chains   []egress.Chain
+	Elements []egress.Element
+	Sent     map[netip.Addr]Counter // by pods that are counted, to their links
+	Dropped  []Drop                 // by the guard
+	Forged   []Drop                 // with a pod's source, and from elsewhere
+	// Former: another version has made the table, of which nothing is read. No part of it can
+	// be changed into what it is to be: it is to be replaced, see [Kernel.Rebuild].
+	Former bool
+}
+
+// Classification reads the table inet egress_ip, at one moment.
+func (k *Kernel) Classification(want []egress.Chain) (c Classified, err error) {
+	err = k.consistent(func() error {
+		c, err = k.classification(want)
+		return err
+	})
+	return c, classifyError(err)
+}
+
+func (k *Kernel) classification(want []egress.Chain) (c Classified, err error) {
+	if exists, err := k.hasTable(egressTable); err != nil || !exists {
+		return c, err
 	}
-	counters := map[netip.Addr]Counter{}
-	for _, f := range egress.Families {
-		found, err := k.nft.GetSetElements(setNamed(f.Sent()))
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return nil, err
+	sets, err := k.nft.GetSets(egressTable)
+	if err != nil {
+		return c, fmt.Errorf("read sets: %w", err)
+	}
+	if slices.ContainsFunc(sets, isFormer) {
+		return Classified{Former: true}, nil
+	}
+	if c.Chains, err = k.chains(want); err != nil {
+		return c, err
+	}
+	c.Sent = map[netip.Addr]Counter{}
+	for _, s := range sets {
+		if !isOurName(s.Name) || isFormerName(s.Name) {
+			continue
 		}
-		for _, s := range found {
-			if pod, ok := netip.AddrFromSlice(s.Key); ok && s.Counter != nil {
-				counters[pod] = Counter{s.Counter.Packets, s.Counter.Bytes}
+		if isRemembering(s.Name) {
+			if err := k.drops(s.Name, &c); err != nil {
+				return c, err
+			}
+			continue
+		}
+		of, err := k.elements(s.Name, c.Sent)
+		if err != nil {
+			return c, err
+		}
+		c.Elements = append(c.Elements, of...)
+	}
+	return c, nil
+}
+
+// isFormer reports whether a set is one of ours as another version has made it.
+func isFormer(s *nftables.Set) bool {
+	return isOurName(s.Name) && (isFormerSet(s.Name) || s.KeyType.Bytes != setNamed(s.Name).KeyType.Bytes)
+}
+
+// IsFormer reports whether another version has made the table inet egress_ip.
+func (k *Kernel) IsFormer() (bool, error) {
+	s, err := k.nft.GetSetByName(egressTable, egress.IPv4.SNAT())
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil && isFormer(s), classifyError(err)
+}
+
+// Rebuild replaces the table inet egress_ip by one with these chains and elements, in one
+// transaction. Connections keep the translation that they have.
+func (k *Kernel) Rebuild(chains []egress.Chain, elements []egress.Element) error {
+	return classifyError(k.transaction(func(tx *nftables.Conn) error {
+		tx.AddTable(egressTable)
+		tx.DelTable(egressTable)
+		if len(chains) == 0 {
+			return nil
+		}
+		if err := putUp(tx, chains); err != nil {
+			return err
+		}
+		of := map[string][]egress.Element{}
+		for _, e := range elements {
+			of[e.Set] = append(of[e.Set], e)
+		}
+		for name, all := range of {
+			add := addElements
+			if isCluster(name) {
+				add = addNetworks
+			}
+			if err := add(tx, name, all...); err != nil {
+				return err
 			}
 		}
+		return nil
+	}))
+}
+
+// drops reads a set that rules fill.
+func (k *Kernel) drops(set string, c *Classified) error {
+	found, err := k.nft.GetSetElements(setNamed(set))
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
 	}
-	return counters, nil
+	for _, s := range found {
+		e := fromSetElement(set, s)
+		d := Drop{Pod: e.Pod, Link: e.Link, Last: max(0, dropsRemembered-s.Expires)}
+		if s.Counter != nil {
+			d.Counter = Counter{s.Counter.Packets, s.Counter.Bytes}
+		}
+		if set == egress.FamilyOf(e.Pod).Drops() {
+			c.Dropped = append(c.Dropped, d)
+		} else {
+			c.Forged = append(c.Forged, d)
+		}
+	}
+	return nil
 }
 
 func (k *Kernel) chains(want []egress.Chain) ([]egress.Chain, error) {
@@ -95,6 +182,19 @@ func sameHook(want, have *nftables.Chain) bool {
 		want.Type == have.Type && have.Policy != nil && *have.Policy == nftables.ChainPolicyAccept
 }
 
+// ForgetDrops empties what the guard remembers.
+func (k *Kernel) ForgetDrops() error {
+	return classifyError(k.transaction(func(tx *nftables.Conn) error {
+		if exists, err := k.hasTable(egressTable); err != nil || !exists {
+			return err
+		}
+		for _, f := range egress.Families {
+			tx.FlushSet(setNamed(f.Drops()))
+		}
+		return nil
+	}))
+}
+
 // podsAtOnce is how many pods' elements are written in one transaction: far below
 // what a socket's send buffer takes (some 500 bytes a pod of 200 KB).
 const podsAtOnce = 100
@@ -102,7 +202,9 @@ const podsAtOnce = 100
 // Reclassify takes out of the table what is surplus and puts in what is missing.
 // Pods' elements come before the chains through which packets reach them: a pod
 // that these do not know is taken for one of no egress.
-func (k *Kernel) Reclassify(missing, surplus egress.State, cluster []egress.Element) error {
+//
+// Cluster are all elements that are wanted of cluster sets, and chains all chains.
+func (k *Kernel) Reclassify(missing, surplus egress.State, chains []egress.Chain, cluster []egress.Element) error {
 	var hooked, unhooked []egress.Chain
 	for _, c := range missing.Chains {
 		if c.Hooked() {
@@ -111,42 +213,59 @@ func (k *Kernel) Reclassify(missing, surplus egress.State, cluster []egress.Elem
 			unhooked = append(unhooked, c)
 		}
 	}
-	if err := k.putUp(unhooked); err != nil {
-		return classifyError(err)
-	}
-	if err := k.setCluster(cluster); err != nil {
-		return classifyError(err)
-	}
-	if err := k.nft.Flush(); err != nil {
+	err := k.transaction(func(tx *nftables.Conn) error {
+		if err := putUp(tx, unhooked); err != nil {
+			return err
+		}
+		return k.setCluster(tx, clusterSets(chains), cluster)
+	})
+	if err != nil {
 		return classifyError(err)
 	}
 	if err := k.replaceElements(missing.Elements, surplus.Elements); err != nil {
 		return classifyError(err)
 	}
-	// A hook cannot be changed, so what is there of a hooked chain goes first.
-	for _, c := range hooked {
-		there, err := k.hasChain(chainOf(c))
-		if err != nil {
-			return classifyError(err)
+	return classifyError(k.transaction(func(tx *nftables.Conn) error {
+		// A hook cannot be changed, so what exists of a hooked chain goes first.
+		for _, c := range hooked {
+			there, err := k.hasChain(chainOf(c))
+			if err != nil {
+				return err
+			}
+			if there {
+				deleteChains(tx, c)
+			}
 		}
-		if there {
-			k.deleteChains(c)
+		if err := putUp(tx, hooked); err != nil {
+			return err
 		}
-	}
-	if err := k.putUp(hooked); err != nil {
-		return classifyError(err)
-	}
-	k.deleteChains(surplus.Chains...)
-	return classifyError(k.nft.Flush())
+		deleteChains(tx, surplus.Chains...)
+		return k.deleteSets(tx, nil, clusterSets(chains))
+	}))
 }
 
-// deleteChains deletes chains, which may go to each other, in the batch under way.
-func (k *Kernel) deleteChains(chains ...egress.Chain) {
+// deleteSets deletes the cluster sets of these links, nil: of all, but those that are wanted.
+func (k *Kernel) deleteSets(tx *nftables.Conn, links []int, wanted []string) error {
+	names, err := k.namesIn(egressTable)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		index, _ := egress.LinkOf(name)
+		if isCluster(name) && !slices.Contains(wanted, name) && (links == nil || slices.Contains(links, index)) {
+			tx.DelSet(setNamed(name))
+		}
+	}
+	return nil
+}
+
+// deleteChains deletes chains, which may go to each other.
+func deleteChains(tx *nftables.Conn, chains ...egress.Chain) {
 	for _, c := range chains {
-		k.nft.FlushChain(chainOf(c))
+		tx.FlushChain(chainOf(c))
 	}
 	for _, c := range chains {
-		k.nft.DelChain(chainOf(c))
+		tx.DelChain(chainOf(c))
 	}
 }
 
@@ -171,7 +290,7 @@ func (k *Kernel) replaceElements(missing, surplus []egress.Element) error {
 		}
 	}
 	for _, e := range surplus {
-		if !ofCluster(e) {
+		if !isCluster(e.Set) {
 			of(e).del = append(of(e).del, e)
 		}
 	}
@@ -187,18 +306,17 @@ func (k *Kernel) replaceElements(missing, surplus []egress.Element) error {
 				del[e.Set] = append(del[e.Set], e)
 			}
 		}
-		for _, set := range setNames() {
-			if err := errors.Join(k.deleteElements(set, del[set]...), k.addElements(set, add[set]...)); err != nil {
-				return err
+		err := k.transaction(func(tx *nftables.Conn) error {
+			for _, s := range sharedSets() {
+				if err := errors.Join(deleteElements(tx, s.Name, del[s.Name]...), addElements(tx, s.Name, add[s.Name]...)); err != nil {
+					return err
+				}
 			}
-		}
-		if err := k.nft.Flush(); err != nil {
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func ofCluster(e egress.Element) bool {
-	return e.Set == egress.IPv4.Cluster() || e.Set == egress.IPv6.Cluster()
 }

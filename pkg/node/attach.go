@@ -1,12 +1,14 @@
 package node
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/kernel"
 )
 
 // Attach is ADD of an annotated pod: it makes the pod leave as it asks, and installs
@@ -32,11 +34,61 @@ func (n *Node) Attach(c config.Config, r config.Request) error {
 		err = n.verify(d.Attachment)
 	}
 	if err != nil {
-		if undo := n.detach(a, a.Flows); undo != nil {
+		if undo := n.undo(a); undo != nil {
 			// What is left is recorded; the runtime's DEL tries again.
 			slog.Warn("could not undo a failed ADD", "container", a.ContainerID, "error", undo)
 		}
 		return err
+	}
+	if err := n.FollowRoutes(r.PodAddresses); err != nil {
+		slog.Warn("other pods may not reach this one for a while", "container", a.ContainerID, "error", err)
+	}
+	return nil
+}
+
+// undo takes a failed ADD back, by sockets that have seen nothing of it.
+func (n *Node) undo(a egress.Attachment) error {
+	fresh, err := kernel.Open()
+	if err != nil {
+		return err
+	}
+	n.kernel.Close()
+	n.kernel = fresh
+	return n.detach(a, a.Flows)
+}
+
+// classify writes what an attachment has in nftables. Where somebody has deleted or flushed
+// the table, that is all of it, for all attachments.
+func (n *Node) classify(c egress.Classes, others bool) error {
+	err := n.kernel.Classify(c, others)
+	if !errors.Is(err, kernel.ErrIncomplete) {
+		return err
+	}
+	slog.Warn("the table inet egress_ip is not there, or not complete; it is written again for all pods")
+	v, err := n.look()
+	if err != nil {
+		return err
+	}
+	return n.repair(v)
+}
+
+// FollowRoutes makes what links' tables throw what main has now, where the configuration
+// does not name the cluster's networks: a route to a pod that has just started may be new.
+func (n *Node) FollowRoutes(pods []netip.Addr) error {
+	tables, err := n.store.Tables()
+	if err != nil {
+		return err
+	}
+	for _, t := range tables {
+		if len(t.Cluster) > 0 {
+			continue
+		}
+		for _, pod := range pods {
+			if egress.FamilyOf(pod) == t.Family && !slices.ContainsFunc(t.Thrown, func(p netip.Prefix) bool { return p.Contains(pod) }) {
+				_, err := n.Resync()
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -53,8 +105,14 @@ func (n *Node) displace(by egress.Owner, pods []netip.Addr) error {
 		if err != nil {
 			return err
 		}
-		if len(claims) > 0 && n.unlock == nil {
-			if err := n.lock(); err != nil {
+		if len(claims) == 0 {
+			if err := n.removeStray(by, pod); err != nil {
+				return err
+			}
+			continue
+		}
+		if n.unlock == nil {
+			if err := n.lockToChange(); err != nil {
 				return err
 			}
 			// Some may have gone while we waited.
@@ -102,13 +160,27 @@ func (n *Node) apply(d decision) error {
 	if again {
 		a.Since = before.Since
 	}
+	records, err := n.records()
+	if err != nil {
+		return err
+	}
 	if err := n.put(a); err != nil {
 		return err
 	}
+	addresses, err := n.kernel.Addresses() // what has been replaced has taken its own away
+	if err != nil {
+		return err
+	}
+	classes := a.Classes(a.Flows...)
+	for _, on := range addresses {
+		classes.Arrived = append(classes.Arrived, egress.Address{Link: on.Index, Address: on.Network.Addr()})
+	}
 	for _, f := range a.Flows {
-		if err := n.writeTable(a.TableSpec(f), d.main[linkFamily{f.Index, f.Family()}]); err != nil {
+		table, err := n.writeTable(a.TableSpec(f), d.main[linkFamily{f.Index, f.Family()}])
+		if err != nil {
 			return err
 		}
+		classes.Derived = append(classes.Derived, table)
 		if err := n.kernel.AddRoute(f.PodThrow()); err != nil {
 			return err
 		}
@@ -137,7 +209,7 @@ func (n *Node) apply(d decision) error {
 	if err := n.store.PutCluster(a.ClusterCIDRs); err != nil {
 		return err
 	}
-	if err := n.kernel.Classify(a.Classes(a.Flows...)); err != nil {
+	if err := n.classify(classes, records.Others(a.Owner)); err != nil {
 		return err
 	}
 	if err := n.deleteStaleRules(before, a); err != nil {

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/config"
@@ -66,12 +67,25 @@ func (n *Node) missing(a egress.Attachment) ([]string, error) {
 		return nil, err
 	}
 	missing, _ := want.Less(have)
-	classes, err := n.kernel.MissingClasses(a.Classes(a.Flows...))
+	classes := a.Classes(a.Flows...)
+	if cluster, ok, err := n.store.Cluster(); err != nil {
+		return nil, err
+	} else if ok {
+		classes.Cluster = cluster // the last ADD's count
+	}
+	unclassified, err := n.kernel.MissingClasses(classes)
 	if err != nil {
 		return nil, err
 	}
-	missing.Chains, missing.Elements = classes.Chains, classes.Elements
-	return append(missing.Lines(), n.inTheWay(astray)...), nil
+	missing.Chains, missing.Elements = unclassified.Chains, unclassified.Elements
+	lines := missing.Lines()
+	for i, line := range lines {
+		for _, f := range a.Flows {
+			line = strings.Replace(line, fmt.Sprintf(`"if%d"`, f.Index), strconv.Quote(f.Link), 1) // as nft has it
+		}
+		lines[i] = line
+	}
+	return append(lines, n.inTheWay(astray)...), nil
 }
 
 // inTheWay names somebody else's routes.

@@ -16,7 +16,7 @@ func (n *Node) repairConnections(v view, missing, surplus egress.State) error {
 		return err
 	}
 	suspect := map[netip.Addr]bool{}
-	all := len(v.misplaced) > 0 || misled(missing, surplus)
+	all := misled(missing, surplus)
 	for _, e := range slices.Concat(missing.Elements, surplus.Elements) {
 		suspect[e.Pod] = true
 		all = all || !ofPod(e)
@@ -37,11 +37,7 @@ func (n *Node) repairConnections(v view, missing, surplus egress.State) error {
 	if len(flows) == 0 {
 		return nil
 	}
-	addresses, err := n.kernel.Addresses()
-	if err != nil {
-		return err
-	}
-	for _, a := range addresses {
+	for _, a := range v.addresses {
 		family := egress.FamilyOf(a.Network.Addr())
 		inside[family] = append(inside[family], egress.Host(a.Network.Addr()))
 	}

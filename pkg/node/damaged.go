@@ -22,7 +22,7 @@ func (n *Node) detachDamaged(d *record.DamagedError) error {
 	if err := errors.Join(append(v.unread, err)...); err != nil {
 		return err
 	}
-	v.missing, v.misplaced = egress.State{}, nil // repairs are a resync's
+	v.missing = egress.State{} // repairs are a resync's
 	if err := errors.Join(
 		n.repairClassification(v, v.missing, v.surplus),
 		n.removeSurplus(v, v.surplus),

@@ -2,6 +2,8 @@ package node
 
 import (
 	"fmt"
+	"log/slog"
+	"net"
 	"slices"
 	"time"
 
@@ -9,8 +11,8 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
 
-// decision is what is to stand, and what the main table, or the VRF's, has for
-// its links. It is good for as long as the lock is held.
+// decision is what is to exist, and what the main table, or the VRF's, has for its links.
+// It is good for as long as the lock is held.
 type decision struct {
 	egress.Attachment
 	main map[linkFamily][]egress.Route
@@ -27,7 +29,7 @@ type linkFamily struct {
 func (n *Node) decide(c config.Config, r config.Request) (decision, error) {
 	checked := map[egress.Address]bool{}
 	for {
-		if err := n.lock(); err != nil {
+		if err := n.lockToChange(); err != nil {
 			return decision{}, err
 		}
 		d, unchecked, err := n.desire(c, r)
@@ -84,6 +86,9 @@ func (n *Node) desire(c config.Config, r config.Request) (decision, []egress.Add
 			return decision{}, nil, err
 		}
 	}
+	if err := n.place(r, flows); err != nil {
+		return decision{}, nil, err
+	}
 	if err := n.checkAlone(c, flows); err != nil {
 		return decision{}, nil, err
 	}
@@ -110,8 +115,27 @@ func (n *Node) desire(c config.Config, r config.Request) (decision, []egress.Add
 		ClusterCIDRs: c.ClusterCIDRs,
 		Counters:     c.Counters,
 		OwnNetworks:  egress.OwnNetworks(r, c, flows),
+		Unchecked:    c.Unchecked,
 		Flows:        flows,
 	}, main}, unchecked, nil
+}
+
+// place finds out where the pod is: from there alone come its packets.
+func (n *Node) place(r config.Request, flows []egress.Flow) error {
+	for i, f := range flows {
+		in, bridged, err := n.kernel.PodLink(r.HostInterfaces, f.Pod)
+		if err != nil {
+			return err
+		}
+		flows[i].In = in
+		if mac, err := net.ParseMAC(r.PodMAC); bridged && err == nil && len(mac) == 6 {
+			flows[i].MAC = mac.String()
+		}
+		if in == 0 {
+			slog.Warn("the source of the pod's packets is not checked: prevResult names no link of the pod on the node, and there is no route to it", "address", f.Pod)
+		}
+	}
+	return nil
 }
 
 func tableOf(links []egress.Link, index int) uint32 {

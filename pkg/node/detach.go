@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/kernel"
 	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
@@ -43,11 +44,11 @@ func unlessPlain(o egress.Owner, unread error) error {
 		return errors.Join(unread, err)
 	}
 	defer n.Close()
-	_, elements, _, err := n.kernel.Classification(nil)
+	elements, err := n.kernel.PodElements(func(e egress.Element) bool { return e.Owner == o.Comment() })
 	if err != nil {
 		return errors.Join(unread, err)
 	}
-	if slices.ContainsFunc(elements, func(e egress.Element) bool { return e.Owner == o.Comment() }) {
+	if len(elements) > 0 {
 		return unread
 	}
 	slog.Warn("the record cannot be read; the kernel has nothing of this container, so it has no egress", "container", o.ContainerID, "error", unread)
@@ -57,7 +58,7 @@ func unlessPlain(o egress.Owner, unread error) error {
 // Detach is DEL. It needs nothing but the record, and does nothing for an
 // attachment that has none.
 func (n *Node) Detach(o egress.Owner) error {
-	if err := n.lock(); err != nil {
+	if err := n.lockToChange(); err != nil {
 		return err
 	}
 	a, ok, err := n.store.Find(o)
@@ -160,17 +161,25 @@ func (n *Node) declassify(a egress.Attachment, mine, flows []egress.Flow, unneed
 	if slices.Contains(unneeded, egress.ClassificationObject) {
 		return n.kernel.DeleteClassification()
 	}
-	var chains []string
+	gone := kernel.Gone{Elements: a.Classes(mine...).PodElements()}
 	for _, f := range flows {
-		if slices.Contains(unneeded, egress.LinkObject(f)) {
-			chains = append(chains, egress.OutChain(f.Index), egress.BackChain(f.Index))
+		if slices.Contains(unneeded, egress.LinkObject(f)) && !slices.Contains(gone.Links, f.Index) {
+			gone.Links = append(gone.Links, f.Index)
 		}
-		if slices.Contains(unneeded, egress.CountedObject(f)) {
-			chains = append(chains, egress.CountedChain(f.Index))
+		if slices.Contains(unneeded, a.OutObject(f)) && !slices.Contains(gone.Chains, a.OutChain(f)) {
+			gone.Chains = append(gone.Chains, a.OutChain(f))
+		}
+		if !slices.Contains(unneeded, egress.AddressObject(f)) {
+			continue
+		}
+		for _, e := range a.Classes(f).SharedElements() {
+			// The node may have the address beside egress-ip.
+			if e.Set == f.Family().Exit() || e.Set == f.Family().Out() || e.Set == f.Family().Arrived() && f.OwnsAddress {
+				gone.Elements = append(gone.Elements, e)
+			}
 		}
 	}
-	slices.Sort(chains) // two flows may be on one link
-	return n.kernel.Declassify(a.Classes(mine...), slices.Compact(chains), slices.Contains(unneeded, egress.CountersObject))
+	return n.kernel.Declassify(gone)
 }
 
 // deleteRules deletes in the order opposite to that of ADD.

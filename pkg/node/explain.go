@@ -116,7 +116,7 @@ func (n *Node) way(a egress.Attachment, f egress.Flow, to netip.Addr) (egress.Wa
 		return w, err
 	}
 	if w.HasEgress() && w.Answer.Link != 0 {
-		w.Translation, err = n.kernel.Translation(f.Pod, to, w.Answer.LinkName)
+		w.Translation, err = n.kernel.Translation(f.Pod, w.Packet.Mark, w.Answer.Link)
 	}
 	return w, err
 }

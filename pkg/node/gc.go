@@ -15,7 +15,7 @@ func Collect(network string, valid []egress.Owner) error {
 		return err
 	}
 	defer n.Close()
-	if err := n.lock(); err != nil {
+	if err := n.lockToChange(); err != nil {
 		return err
 	}
 	all, unknown, err := n.store.List()

@@ -106,7 +106,7 @@ func (n *Node) linkRules() ([]egress.Rule, error) {
 		if err != nil {
 			return nil, err
 		}
-		rules = append(rules, slices.DeleteFunc(ours, func(r egress.Rule) bool { return r.Mark == 0 || r.Table == 0 || r.Specific })...)
+		rules = append(rules, slices.DeleteFunc(ours, func(r egress.Rule) bool { return r.Mark == 0 || r.Table == 0 || r.Table == egress.MainTable })...)
 	}
 	return rules, nil
 }

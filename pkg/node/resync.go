@@ -53,14 +53,11 @@ func (v *view) changes() []string {
 	}
 	for i, a := range v.attached {
 		if !slices.Equal(a.Flows, v.recorded[i].Flows) {
-			changes = append(changes, "recorded "+a.ContainerID+" again: its link has another ifindex, or another address")
+			changes = append(changes, "recorded "+a.ContainerID+" again: its link has another name, ifindex or address")
 		}
 	}
 	changes = append(changes, prefixed("added ", v.named(v.missing.Lines()))...)
 	changes = append(changes, prefixed("removed ", v.named(v.surplus.Lines()))...)
-	for _, r := range v.misplaced {
-		changes = append(changes, fmt.Sprintf("moved %s rule %s behind that of main", r.Family, r))
-	}
 	for _, t := range v.tables {
 		if !v.isRecorded(t.Table) {
 			changes = append(changes, "recorded the "+t.Family.String()+" table of "+t.Link)
@@ -141,13 +138,16 @@ func (n *Node) repair(v view) error {
 		errs = append(errs, n.setSrcValidMark(v.unmarked))
 	}
 	errs = append(errs,
-		n.repairRules(missing.Rules, v.misplaced),
+		n.repairRules(missing.Rules),
 		n.repairClassification(v, missing, surplus),
 		n.removeSurplus(v, surplus),
 		n.repairConnections(v, missing, surplus),
 	)
 	if len(v.probe.changes()) > 0 {
 		errs = append(errs, n.writeProbe(v.probe.Probe, v.probe.right))
+	}
+	if len(v.classified.Dropped) > 0 {
+		errs = append(errs, n.kernel.ForgetDrops()) // what goes on being dropped shows again
 	}
 	n.nameTables()
 	errs = append(errs, n.forgetNode(v))
@@ -170,7 +170,7 @@ func (n *Node) recordAnew(v view) error {
 		if slices.Equal(a.Flows, before.Flows) {
 			continue
 		}
-		slog.Info("a link has another ifindex, or another address; its pods follow", "container", a.ContainerID)
+		slog.Info("a link has another name, ifindex or address; its pod is recorded again", "container", a.ContainerID)
 		if err := n.put(a); err != nil {
 			return err
 		}
@@ -235,6 +235,9 @@ func (n *Node) announce(a egress.Address) {
 }
 
 func (n *Node) repairClassification(v view, missing, surplus egress.State) error {
+	if v.classified.Former {
+		return n.kernel.Rebuild(v.want.Chains, v.want.Elements)
+	}
 	if len(missing.Chains)+len(missing.Elements)+len(surplus.Chains)+len(surplus.Elements) == 0 {
 		return nil
 	}
@@ -243,7 +246,7 @@ func (n *Node) repairClassification(v view, missing, surplus egress.State) error
 	}
 	all := slices.Concat(v.want.Elements, v.spared.Elements)
 	cluster := slices.DeleteFunc(all, func(e egress.Element) bool { return !e.Net.IsValid() })
-	return n.kernel.Reclassify(missing, surplus, cluster)
+	return n.kernel.Reclassify(missing, surplus, slices.Concat(v.want.Chains, v.spared.Chains), cluster)
 }
 
 // removeSurplus deletes rules before the tables into which they look.

@@ -7,23 +7,14 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
 
-// addRules adds a flow's rules in their order. A link's rule that stands already when
-// main's rule comes, which shares its priority, goes behind that.
+// addRules adds a flow's rules in their order.
 func (n *Node) addRules(rules []egress.Rule) error {
-	var came []egress.Rule // of main, with this call
-	var there []egress.Rule
 	for _, r := range rules {
-		added, err := n.kernel.AddRule(r)
-		if err != nil {
+		if _, err := n.kernel.AddRule(r); err != nil {
 			return err
 		}
-		if !added {
-			there = append(there, r)
-		} else if r.Specific {
-			came = append(came, r)
-		}
 	}
-	return n.moveRules(egress.Misplaced(append(came, there...), there))
+	return nil
 }
 
 // deleteStaleRules deletes the rules that an attachment needed as it was recorded before, and
@@ -50,13 +41,11 @@ func (n *Node) deleteStaleRules(before, a egress.Attachment) error {
 	return nil
 }
 
-// repairRules adds what catches a pod's packets before what lets packets pass, and
-// main's rules before their links'.
-func (n *Node) repairRules(missing, misplaced []egress.Rule) error {
+// repairRules adds what catches a pod's packets before what lets packets pass.
+func (n *Node) repairRules(missing []egress.Rule) error {
 	var errs []error
 	for _, now := range []func(egress.Rule) bool{
-		func(r egress.Rule) bool { return r.Specific },
-		func(r egress.Rule) bool { return !r.Specific && r.Goto == 0 },
+		func(r egress.Rule) bool { return r.Goto == 0 },
 		func(r egress.Rule) bool { return r.Goto != 0 },
 	} {
 		for _, r := range missing {
@@ -65,14 +54,6 @@ func (n *Node) repairRules(missing, misplaced []egress.Rule) error {
 				errs = append(errs, err)
 			}
 		}
-	}
-	return errors.Join(append(errs, n.moveRules(misplaced))...)
-}
-
-func (n *Node) moveRules(rules []egress.Rule) error {
-	var errs []error
-	for _, r := range rules {
-		errs = append(errs, n.kernel.MoveRule(r))
 	}
 	return errors.Join(errs...)
 }

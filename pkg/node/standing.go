@@ -23,7 +23,6 @@ func (n *Node) lookAtAllRules(v *view) error {
 		}
 		v.have.Rules = append(v.have.Rules, egress.Ours(ours, append(egress.SourcePriorities(ours), priorities...))...)
 	}
-	v.misplaced = egress.Misplaced(v.want.Rules, v.have.Rules)
 	return nil
 }
 
@@ -81,12 +80,7 @@ func (n *Node) lookAtAllRoutes(v *view) error {
 // While a link is down it has no IPv6 addresses, and it gets no IPv4 ones: they could not
 // be announced.
 func (n *Node) lookAtAllAddresses(v *view) error {
-	all, err := n.kernel.Addresses()
-	if err != nil {
-		return err
-	}
-	v.addresses = all
-	standing := addressesOf(all)
+	standing := addressesOf(v.addresses)
 	ours := map[egress.Address]bool{}
 	for _, a := range v.recorded { // also where they stood before
 		for _, f := range a.Flows {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -90,11 +91,24 @@ func (v *view) status() status.Status {
 		s.Unread = append(s.Unread, err.Error())
 	}
 	s.InTheWay = v.inTheWay
+	s.Dropped, s.Forged = v.drops(v.classified.Dropped), v.drops(v.classified.Forged)
 	s.Probe = v.probe.status()
 	if s.Probe == nil && v.probe.have.Stands() {
 		s.Unrecorded = append(s.Unrecorded, "table ip6 egress_ip_probe")
 	}
 	return status.New(s)
+}
+
+func (v *view) drops(all []kernel.Drop) []status.Drop {
+	var drops []status.Drop
+	for _, d := range all {
+		name, ok := v.names[d.Link]
+		if !ok {
+			name = fmt.Sprintf("if%d", d.Link)
+		}
+		drops = append(drops, status.Drop{Address: d.Pod, Link: name, Counter: statusCounter(d.Counter), Seconds: int(d.Last.Seconds())})
+	}
+	return drops
 }
 
 // missingOf is what is missing, by whose it is.
@@ -109,7 +123,9 @@ func (v *view) attribute() missingOf {
 	m := missingOf{pods: map[netip.Addr][]string{}, links: map[uint32][]string{}}
 	tables := map[string]uint32{} // by what is named after the ifindex
 	for _, t := range v.tables {
-		tables[egress.OutChain(t.Index)], tables[egress.BackChain(t.Index)] = t.Table.Table, t.Table.Table
+		for _, chain := range egress.LinkChains(t.Index) {
+			tables[chain] = t.Table.Table
+		}
 	}
 	marks := map[uint32]uint32{}
 	users := map[egress.Address][]netip.Addr{}
@@ -242,7 +258,7 @@ func (v *view) podStatus(a egress.Attachment, f, recorded egress.Flow, missing m
 		return s
 	}
 	s.Missing = missing.pods[f.Pod]
-	if c, ok := v.counters[f.Pod]; ok {
+	if c, ok := v.classified.Sent[f.Pod]; ok {
 		sent := statusCounter(c)
 		s.Sent = &sent
 	}
@@ -272,13 +288,14 @@ func statusCounter(c kernel.Counter) status.Counter {
 
 // named gives links their names in lines that have their ifindex.
 func (v *view) named(lines []string) []string {
+	var replace []string
+	for _, l := range v.links {
+		replace = append(replace, fmt.Sprintf(" if%d ", l.Index), " "+l.Name+" ", fmt.Sprintf(`"if%d"`, l.Index), strconv.Quote(l.Name))
+	}
+	replacer := strings.NewReplacer(replace...)
 	named := make([]string, 0, len(lines))
 	for _, line := range lines {
-		for _, l := range v.links {
-			line = strings.Replace(line+" ", fmt.Sprintf(" if%d ", l.Index), " "+l.Name+" ", 1)
-			line = strings.TrimSuffix(line, " ")
-		}
-		named = append(named, line)
+		named = append(named, strings.TrimSuffix(replacer.Replace(line+" "), " "))
 	}
 	return named
 }

@@ -20,14 +20,14 @@ func (n *Node) linkRoutes(index int, family egress.Family) ([]egress.Route, erro
 // writeTable brings a link's table up to date: what main has for the link now,
 // the cluster's throws, and the closing route, which comes first. When what is
 // recorded of the table changes, it may be new, and so without a name.
-func (n *Node) writeTable(spec egress.TableSpec, main []egress.Route) error {
+func (n *Node) writeTable(spec egress.TableSpec, main []egress.Route) (egress.Table, error) {
 	table, err := n.table(spec)
 	if err != nil {
-		return err
+		return table, err
 	}
 	before, recorded, err := n.store.Table(spec.Table, spec.Family)
 	if err != nil {
-		return err
+		return table, err
 	}
 	stale := egress.Missing(before.Thrown, table.Thrown)
 	// Killed before the stale throws are gone, the next call must still know of them.
@@ -35,24 +35,24 @@ func (n *Node) writeTable(spec egress.TableSpec, main []egress.Route) error {
 	pending.Thrown = slices.Concat(table.Thrown, stale)
 	if !recorded || !before.Equal(pending) {
 		if err := n.store.PutTable(pending); err != nil {
-			return err
+			return table, err
 		}
 		n.nameTables()
 	}
 	for _, r := range append([]egress.Route{spec.Closing()}, spec.Throws(table.Thrown)...) {
 		if err := n.kernel.AddRoute(r); err != nil {
-			return err
+			return table, err
 		}
 	}
 	have, err := n.kernel.OurRoutes(spec.Family, spec.Table, spec.Index, egress.Unicast)
 	if err != nil {
-		return err
+		return table, err
 	}
 	if err := n.kernel.SetRoutes(spec.LinkRoutes(main), have); err != nil {
-		return err
+		return table, err
 	}
 	if len(stale) == 0 {
-		return nil
+		return table, nil
 	}
 	for _, r := range spec.Throws(stale) {
 		if r.Dst.IsSingleIP() {
@@ -62,10 +62,10 @@ func (n *Node) writeTable(spec egress.TableSpec, main []egress.Route) error {
 			}
 		}
 		if err := n.kernel.DeleteRoute(r); err != nil {
-			return err
+			return table, err
 		}
 	}
-	return n.store.PutTable(table)
+	return table, n.store.PutTable(table)
 }
 
 // table says what a table is made of.

@@ -18,6 +18,7 @@ type view struct {
 	without   map[netip.Addr]bool // pod addresses whose link has no address of its own for them
 	owners    map[netip.Addr]egress.Owner
 	links     []egress.Link // that attachments are recorded on, as far as they are there
+	addresses []egress.LinkAddress
 	tables    []linkTable
 	before    []egress.Table // as recorded
 	cluster   []netip.Prefix // as configured, of the last ADD
@@ -26,15 +27,14 @@ type view struct {
 	faults    map[string]error // damaged files of the node itself, by path; nil: nothing needs the file
 
 	want, have       egress.State
-	missing, surplus egress.State         // their differences, without what is spared
-	spared           egress.State         // what an attachment may need of which only the owner is known
-	addresses        []egress.LinkAddress // of all links
-	astray           []egress.Route       // of others, in links' tables
-	counters         map[netip.Addr]kernel.Counter
+	missing, surplus egress.State // their differences, without what is spared
+	spared           egress.State // what an attachment may need that cannot be read
+	classified       kernel.Classified
+	astray           []egress.Route   // of others, in links' tables
 	inTheWay         []string         // of others, as text
 	unread           []error          // parts of the node that could not be read; nothing is wanted of them, nor there
 	noRoutes         bool             // the links' tables are such a part
-	misplaced        []egress.Rule    // of those that stand
+	names            map[int]string   // of the links at which something was dropped
 	absent           []egress.Address // that the links should have of their own
 
 	probe       probeView
@@ -112,24 +112,25 @@ func (n *Node) lookAtRecord(v *view) (err error) {
 	v.miss(err)
 	v.noRoutes = err != nil
 	var names []string
+	var indexes []int
 	for _, a := range v.recorded {
 		for _, f := range a.Flows {
+			if !slices.Contains(indexes, f.Index) {
+				indexes = append(indexes, f.Index)
+			}
 			if !slices.Contains(names, f.Link) {
 				names = append(names, f.Link)
 			}
 		}
 	}
-	if v.links, err = n.kernel.Links(names, nil); err != nil {
+	if v.links, err = n.kernel.Links(names, indexes); err != nil {
+		return err
+	}
+	if v.addresses, err = n.kernel.Addresses(); err != nil {
 		return err
 	}
 	v.attached = egress.Relocate(v.recorded, v.links)
-	if slices.ContainsFunc(v.attached, func(a egress.Attachment) bool { return len(a.OwnNetworks) > 0 }) {
-		addresses, err := n.kernel.Addresses()
-		if err != nil {
-			return err
-		}
-		v.attached, v.without = egress.Follow(v.attached, egress.Node{Links: v.links, Addresses: addresses})
-	}
+	v.attached, v.without = egress.Follow(v.attached, egress.Node{Links: v.links, Addresses: v.addresses})
 	v.owners = egress.Owners(v.attached)
 	v.want = egress.Needs(v.attached, v.mine)
 	if v.noRoutes {
@@ -232,10 +233,17 @@ func (n *Node) lookAtClassification(v *view) error {
 	}
 	if len(classes.Pods) > 0 {
 		v.want.Chains = classes.Chains()
-		v.want.Elements = append(append(v.want.Elements, classes.ClusterElements()...), egress.UnmarkedElement())
+		v.want.Elements = slices.Concat(v.want.Elements, classes.ClusterElements(), classes.SharedElements())
 	}
 	var foreign bool
-	v.have.Chains, v.have.Elements, v.counters, err = n.kernel.Classification(v.want.Chains)
+	v.classified, err = n.kernel.Classification(v.want.Chains)
+	v.have.Chains, v.have.Elements = v.classified.Chains, v.classified.Elements
+	v.names = map[int]string{}
+	for _, d := range slices.Concat(v.classified.Dropped, v.classified.Forged) {
+		if name, err := n.kernel.Name(d.Link); err == nil {
+			v.names[d.Link] = name // else it is gone by now
+		}
+	}
 	if err == nil && len(classes.Pods)+v.unknown.Len() == 0 && len(v.have.Chains)+len(v.have.Elements) > 0 {
 		// Nothing of ours is to be there; what is may be another's who uses the name.
 		foreign, err = n.kernel.ClassificationIsForeign()
@@ -269,5 +277,11 @@ func (n *Node) classes(v *view) (c egress.Classes, err error) {
 		c.Cluster = newest.ClusterCIDRs
 	}
 	v.cluster, v.recluster = c.Cluster, !ok && len(c.Pods) > 0
+	for _, t := range v.tables {
+		c.Derived = append(c.Derived, t.Table)
+	}
+	for _, on := range v.addresses {
+		c.Arrived = append(c.Arrived, egress.Address{Link: on.Index, Address: on.Network.Addr()})
+	}
 	return c, nil
 }

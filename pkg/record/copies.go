@@ -138,6 +138,11 @@ func cutNumber(line []byte, base uint64) (n uint64, rest []byte, ok bool) {
 // which takes 0.2 ms, also where there is nothing to be read.
 func checksum(data []byte) uint64 { return uint64(crc32.ChecksumIEEE(data)) }
 
+// Others reports whether anything but an owner's attachment is recorded.
+func (r *Records) Others(but egress.Owner) bool {
+	return len(r.Damaged) > 0 || slices.ContainsFunc(r.files, func(f recorded) bool { return f.name != fileName(but) })
+}
+
 // Mentioning yields the attachments whose file has this text, which may be empty, by
 // container and interface or not.
 func (r *Records) Mentioning(text string) iter.Seq[egress.Attachment] {

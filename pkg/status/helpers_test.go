@@ -74,6 +74,8 @@ func broken() status.Status {
 		Links: []status.Link{down, up}, Pods: []status.Pod{pod, late, jail()}, Probe: p,
 		Missing:    []string{"rule 5999: from all iif lo goto 6001", "sysctl net.ipv4.conf.all.src_valid_mark=1"},
 		Unrecorded: []string{"rule 6000: from 10.244.1.9 lookup 1134"},
+		Dropped:    []status.Drop{{Address: addr("10.244.1.7"), Link: "wg0", Counter: status.Counter{Packets: 12, Bytes: 720}, Seconds: 3}},
+		Forged:     []status.Drop{{Address: addr("10.244.1.5"), Link: "veth7", Counter: status.Counter{Packets: 1, Bytes: 60}, Seconds: 80}},
 	})
 }
 

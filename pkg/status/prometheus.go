@@ -27,7 +27,7 @@ func (s Status) WritePrometheus(w io.Writer, version string) error {
 func (s Status) families(version string) []*family {
 	var (
 		build      = gauge("egress_ip_build_info", "1, labelled with the version of egress-ip.")
-		healthy    = gauge("egress_ip_healthy", "1 if nothing is missing, unrecorded or unread, and every link is up.")
+		healthy    = gauge("egress_ip_healthy", "1 if nothing is missing, unrecorded or unread, every link is up, and the guard drops nothing.")
 		missing    = gauge("egress_ip_missing", "What is recorded but not in the kernel, of all pods, links and the probe table.")
 		unrecorded = gauge("egress_ip_unrecorded", "What is egress-ip's in the kernel but recorded nowhere.")
 		unread     = gauge("egress_ip_unread", "Parts of the node that could not be read, so nothing is said of them.")
@@ -36,6 +36,8 @@ func (s Status) families(version string) []*family {
 		podHealthy = gauge("egress_ip_pod_healthy", "1 if the pod address leaves as the annotation says: nothing that it needs is missing, and its link is up.")
 		podPackets = counter("egress_ip_pod_sent_packets_total", "Packets that the pod address sent to its egress link.")
 		podBytes   = counter("egress_ip_pod_sent_bytes_total", "Bytes that the pod address sent to its egress link.")
+		dropped    = gauge("egress_ip_dropped_packets", "Packets of the pod address that the guard has dropped: they would have left by the link with another source, or by the wrong link. Of what was dropped in the last 5 minutes.")
+		forged     = gauge("egress_ip_forged_packets", "Packets with the pod address as their source that were dropped, as they arrived by the link and not from the pod. Of what was dropped in the last 5 minutes.")
 		packets    = counter("egress_ip_probe_translated_packets_total", "Probes (in) and their answers (out) that were translated.")
 		octets     = counter("egress_ip_probe_translated_bytes_total", "Bytes of probes (in) and their answers (out) that were translated.")
 	)
@@ -59,13 +61,19 @@ func (s Status) families(version string) []*family {
 			podBytes.add(p.Sent.Bytes, labels...)
 		}
 	}
+	for _, d := range s.Dropped {
+		dropped.add(d.Packets, "pod_address", d.Address.String(), "link", d.Link)
+	}
+	for _, d := range s.Forged {
+		forged.add(d.Packets, "pod_address", d.Address.String(), "link", d.Link)
+	}
 	if p := s.Probe; p != nil {
 		packets.add(p.In.Packets, "direction", "in")
 		packets.add(p.Out.Packets, "direction", "out")
 		octets.add(p.In.Bytes, "direction", "in")
 		octets.add(p.Out.Bytes, "direction", "out")
 	}
-	return []*family{build, healthy, missing, unrecorded, unread, linkUp, linkPods, podHealthy, podPackets, podBytes, packets, octets}
+	return []*family{build, healthy, missing, unrecorded, unread, linkUp, linkPods, podHealthy, podPackets, podBytes, dropped, forged, packets, octets}
 }
 
 // family is one metric with all its samples. Two of the same labels would make

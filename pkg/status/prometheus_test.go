@@ -105,6 +105,9 @@ func TestPrometheus(t *testing.T) {
 		"egress_ip_link_up":   {{"link=enp7s0 table=1134", 1}, {"link=enp8s0 table=1135", 0}},
 		"egress_ip_link_pods": {{"link=enp7s0", 2}, {"link=enp8s0", 1}},
 
+		"egress_ip_dropped_packets": {{"link=wg0 pod_address=10.244.1.7", 12}},
+		"egress_ip_forged_packets":  {{"link=veth7 pod_address=10.244.1.5", 1}},
+
 		"egress_ip_pod_healthy":            {{jailed, 0}, {billing, 0}, {shopped, 0}},
 		"egress_ip_pod_sent_packets_total": {{billing, 1234}, {shopped, 1234}},
 		"egress_ip_pod_sent_bytes_total":   {{billing, 567890}, {shopped, 567890}},

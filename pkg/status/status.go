@@ -11,7 +11,7 @@ import (
 // Status is a node at one moment. Its JSON is stable: keys are added, none is
 // renamed or removed. No list is null; one without elements is [].
 type Status struct {
-	Healthy    bool     `json:"healthy"`    // nothing is missing, unrecorded, in the way or unread, and every link is up
+	Healthy    bool     `json:"healthy"`    // nothing is missing, unrecorded, in the way or unread, every link is up, and the guard drops nothing
 	Links      []Link   `json:"links"`      // those that pods are recorded on, by name
 	Pods       []Pod    `json:"pods"`       // one a pod address, by namespace, name and address
 	Probe      *Probe   `json:"probe"`      // the table ip6 egress_ip_probe; null: none stands and none is wanted
@@ -19,6 +19,17 @@ type Status struct {
 	Unrecorded []string `json:"unrecorded"` // egress-ip's by name, priority or table, and in the kernel, but recorded nowhere
 	InTheWay   []string `json:"inTheWay"`   // somebody else's, and leads pods' packets elsewhere than by their links
 	Unread     []string `json:"unread"`     // parts of the node that could not be read, and why: nothing is said of them
+	Dropped    []Drop   `json:"dropped"`    // packets of pods, by the guard: they would have left by another link, or with another source
+	Forged     []Drop   `json:"forged"`     // packets with a pod's source that came from elsewhere
+}
+
+// Drop is what was dropped of one pod address at one link in the last five minutes.
+type Drop struct {
+	Address netip.Addr `json:"address"` // of the pod
+	Pod     string     `json:"pod"`     // its namespace and name, or container; empty: not recorded
+	Link    string     `json:"link"`    // by which it would have left; of a forged packet: by which it arrived
+	Counter
+	Seconds int `json:"secondsAgo"` // since the last packet
 }
 
 // LinkState is what a link can do for its pods; in all but [LinkUp] their packets
@@ -93,8 +104,15 @@ func New(s Status) Status {
 	})
 	for i, p := range s.Pods {
 		s.Pods[i].State = s.podState(p)
+		for _, dropped := range [][]Drop{s.Dropped, s.Forged} {
+			for j := range dropped {
+				if dropped[j].Address == p.Address {
+					dropped[j].Pod = p.title()
+				}
+			}
+		}
 	}
-	s.Healthy = s.missing() == 0 && len(s.Unrecorded)+len(s.InTheWay)+len(s.Unread) == 0 && s.linksNotUp() == 0
+	s.Healthy = s.missing() == 0 && len(s.Unrecorded)+len(s.InTheWay)+len(s.Unread)+len(s.Dropped) == 0 && s.linksNotUp() == 0
 	return s
 }
 
@@ -118,6 +136,9 @@ func (s Status) podState(p Pod) string {
 	if len(s.Unread) > 0 {
 		return "not readable"
 	}
+	if n := packetsOf(s.Dropped, p.Address); n > 0 {
+		return strconv.FormatUint(n, 10) + " dropped"
+	}
 	return PodHealthy
 }
 
@@ -137,6 +158,7 @@ func (s Status) withLists() Status {
 		s.Probe = &p
 	}
 	s.Missing, s.Unrecorded, s.InTheWay, s.Unread = list(s.Missing), list(s.Unrecorded), list(s.InTheWay), list(s.Unread)
+	s.Dropped, s.Forged = list(s.Dropped), list(s.Forged)
 	return s
 }
 
@@ -153,6 +175,17 @@ func (s Status) missing() int {
 	}
 	if s.Probe != nil {
 		n += len(s.Probe.Missing)
+	}
+	return n
+}
+
+// packetsOf sums what was dropped of one pod address, or, of the zero address, of all.
+func packetsOf(drops []Drop, address netip.Addr) uint64 {
+	n := uint64(0)
+	for _, d := range drops {
+		if !address.IsValid() || d.Address == address {
+			n += d.Packets
+		}
 	}
 	return n
 }
@@ -178,5 +211,5 @@ func (s Status) pods() int {
 
 // nothing: the node has no pod with egress, and no probe table.
 func (s Status) nothing() bool {
-	return len(s.Links)+len(s.Pods)+len(s.Missing)+len(s.Unrecorded)+len(s.InTheWay)+len(s.Unread) == 0 && s.Probe == nil
+	return len(s.Links)+len(s.Pods)+len(s.Missing)+len(s.Unrecorded)+len(s.InTheWay)+len(s.Unread)+len(s.Dropped) == 0 && s.Probe == nil
 }

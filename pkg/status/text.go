@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,8 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 	writeList(&b, "missing, and not of one pod or link", s.Missing)
 	writeList(&b, "unrecorded: egress-ip's in the kernel, but of no recorded pod", s.Unrecorded)
 	writeList(&b, "somebody else's, and in the way", s.InTheWay)
+	writeList(&b, "dropped by the guard in the last 5 minutes", drops(s.Dropped, "%s of %s (%s) that would have left by %s, the last %s ago; `egress-ip explain %[2]s` says why"))
+	writeList(&b, "forged sources, dropped in the last 5 minutes", drops(s.Forged, "%s with the source of %s (%s) that arrived by %s, the last %s ago"))
 	writeList(&b, "could not be read", s.Unread)
 	_, err := w.Write(b.Bytes())
 	return err
@@ -77,11 +80,28 @@ func (s Status) headline() string {
 	if n := len(s.Unread); n > 0 {
 		found = append(found, fmt.Sprintf("%d not readable", n))
 	}
+	if len(s.Dropped) > 0 {
+		found = append(found, count(int(packetsOf(s.Dropped, netip.Addr{})), "packet")+" dropped by the guard")
+		remedy += ", and see `egress-ip explain`"
+	}
 	if n := s.linksNotUp(); n > 0 {
 		found = append(found, count(n, "link")+" not up")
 		remedy = "; bring up what is not up, then run `egress-ip resync`"
 	}
 	return "NOT healthy: " + strings.Join(found, ", ") + remedy
+}
+
+// drops has a line for each, in a format that takes packets, pod, address, link and age.
+func drops(all []Drop, format string) []string {
+	var lines []string
+	for _, d := range all {
+		pod := d.Pod
+		if pod == "" {
+			pod = d.Address.String()
+		}
+		lines = append(lines, fmt.Sprintf(format, count(int(d.Packets), "packet"), pod, d.Address, d.Link, age(time.Duration(d.Seconds)*time.Second)))
+	}
+	return lines
 }
 
 // count is "1 pod" or "2 pods".

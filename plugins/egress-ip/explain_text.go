@@ -77,7 +77,7 @@ func markText(w egress.Way) string {
 	case m.Chain == "":
 		return "none: table inet egress_ip has no element for the packet"
 	case m.Element && m.Cluster:
-		return fmt.Sprintf("%#x, by chain %s: the set cluster%d has the destination", m.Mark, m.Chain, egress.FamilyOf(w.Packet.To))
+		return fmt.Sprintf("%#x, by chain %s: the set %s has the destination", m.Mark, m.Chain, m.Set)
 	case m.Element:
 		return fmt.Sprintf("%#x, by chain %s", m.Mark, m.Chain)
 	default:

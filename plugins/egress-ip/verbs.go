@@ -70,7 +70,7 @@ func addPlain(args *skel.CmdArgs, r config.Request) error {
 	if invalid != nil {
 		return errors.Join(invalid, displaced)
 	}
-	return errors.Join(displaced, n.EnsureProbe(c.Probe, r.PodAddresses))
+	return errors.Join(displaced, n.FollowRoutes(r.PodAddresses), n.EnsureProbe(c.Probe, r.PodAddresses))
 }
 
 func check(args *skel.CmdArgs) error {

@@ -1,0 +1,117 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/nettest"
+	"github.com/google/nftables"
+	"github.com/stretchr/testify/require"
+)
+
+// inNamespace runs f with the sockets of a namespace of its own.
+func inNamespace(t *testing.T, f func(k *Kernel)) {
+	t.Helper()
+	nettest.New(t, "node").Do(t, func() {
+		k, err := Open()
+		require.NoError(t, err)
+		defer k.Close()
+		f(k)
+	})
+}
+
+// TestTransactionIsWhole: what was queued before a read failed is never written, neither by
+// that transaction nor by the next.
+func TestTransactionIsWhole(t *testing.T) {
+	t.Parallel()
+	inNamespace(t, func(k *Kernel) {
+		failed := errors.New("no buffer space")
+		err := k.transaction(func(tx *nftables.Conn) error {
+			tx.AddTable(egressTable)
+			return failed
+		})
+		require.ErrorIs(t, err, failed)
+		require.NoError(t, k.transaction(func(tx *nftables.Conn) error {
+			tx.AddTable(probeTable)
+			return nil
+		}))
+		exists, err := k.hasTable(egressTable)
+		require.NoError(t, err)
+		require.False(t, exists)
+		exists, err = k.hasTable(probeTable)
+		require.NoError(t, err)
+		require.True(t, exists)
+	})
+}
+
+// classesOf are those of many pods on one link.
+func classesOf(pods int) egress.Classes {
+	c := egress.Classes{Mask: 0x0f000000, Foreign: 0xffff3fff}
+	pod := netip.MustParseAddr("10.244.0.1")
+	for range pods {
+		c.Pods = append(c.Pods, egress.Classification{
+			Pod: pod, Index: 3, Mark: 0x01000000, Address: netip.MustParseAddr("192.168.124.99"), In: 7, Check: true, Owner: "c",
+		})
+		pod = pod.Next()
+	}
+	return c
+}
+
+// TestReadsAreConsistent: while somebody else writes to nf_tables all the time, what is
+// read is what there is. The kernel goes on with a dump of chains by their number, so
+// those that go meanwhile, before ours, hide ours.
+func TestReadsAreConsistent(t *testing.T) {
+	t.Parallel()
+	const kept, changing = 200, 1000
+	node := nettest.New(t, "node")
+	node.Do(t, func() {
+		k, err := Open()
+		require.NoError(t, err)
+		defer k.Close()
+		write := func(f func(tx *nftables.Conn, chain *nftables.Chain), from, to int) {
+			require.NoError(t, k.transaction(func(tx *nftables.Conn) error {
+				other := tx.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "other"})
+				for i := from; i < to; i++ {
+					f(tx, &nftables.Chain{Table: other, Name: fmt.Sprintf("chain%d", i)})
+				}
+				return nil
+			}))
+		}
+		add := func(tx *nftables.Conn, chain *nftables.Chain) { tx.AddChain(chain) }
+		write(add, 0, kept+changing)
+		c := classesOf(10)
+		require.NoError(t, k.Classify(c, false))
+		want := len(c.PodElements()) + len(c.SharedElements())
+
+		stop := make(chan struct{})
+		var writing sync.WaitGroup
+		defer func() { close(stop); writing.Wait() }()
+		writing.Go(func() {
+			node.Do(t, func() {
+				for present := true; ; present = !present {
+					select {
+					case <-stop:
+						return
+					case <-time.After(30 * time.Millisecond):
+					}
+					if present {
+						write((*nftables.Conn).DelChain, 0, changing)
+					} else {
+						write(add, 0, changing)
+					}
+				}
+			})
+		})
+		for range 100 {
+			have, err := k.Classification(c.Chains())
+			require.NoError(t, err)
+			require.Len(t, have.Elements, want)
+			require.Len(t, have.Chains, len(c.Chains()))
+		}
+	})
+}
