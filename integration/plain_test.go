@@ -133,7 +133,7 @@ func TestPlainPodIsNotAffected(t *testing.T) {
 		"CNI_ARGS":              {entry: never, args: "K8S_POD_NAMESPACE=payments=x", code: codeConfig, want: "CNI_ARGS", quiet: true},
 		"nf_tables refused":     {entry: egressIP(nil), refused: &noNFTables, code: codeNode, want: "operation not permitted"},
 		"nf_tables, no probes":  {entry: never, refused: &noNFTables, code: codeNode, want: "operation not permitted", quiet: true},
-		"rtnetlink refused":     {entry: never, refused: &noNetlink, code: codeNode, want: "operation not permitted"},
+		"rtnetlink refused":     {entry: never, refused: &noNetlink, code: codeNode, want: "operation not permitted", quiet: true},
 		"probe table that cannot be": {entry: egressIP(object{"probeSNAT": object{"mode": "always"}}), code: codeNode, want: "egress_ip_probe", spoil: func(t *testing.T, c *cluster) {
 			c.ownProbeTable(t)
 		}},

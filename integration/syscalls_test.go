@@ -33,11 +33,11 @@ func TestSystemCalls(t *testing.T) {
 		annotations   annotations
 		most          work
 	}{
-		{"ADD of a plain pod", "ADD", nil, work{56, 2}},
-		{"DEL of a plain pod", "DEL", nil, work{19, 0}},
-		{"ADD of an annotated pod, not the first on its link", "ADD", address(egress4), work{232, 38}},
-		{"CHECK of an annotated pod", "CHECK", address(egress4), work{106, 16}},
-		{"DEL of an annotated pod, not the last on its link", "DEL", address(egress4), work{77, 7}},
+		{"ADD of a plain pod", "ADD", nil, work{59, 4}},
+		{"DEL of a plain pod", "DEL", nil, work{18, 0}},
+		{"ADD of an annotated pod, not the first on its link", "ADD", address(egress4), work{488, 99}},
+		{"CHECK of an annotated pod", "CHECK", address(egress4), work{198, 40}},
+		{"DEL of an annotated pod, not the last on its link", "DEL", address(egress4), work{86, 10}},
 	} {
 		did, trace := d.traced(t, step.command, step.annotations)
 		t.Logf("%s: %+v", step.name, did)

@@ -21,7 +21,7 @@ const notOrdinary = unix.IFA_F_SECONDARY | unix.IFA_F_DEPRECATED | unix.IFA_F_TE
 // Addresses returns the addresses of every link but the loopback addresses, in
 // the kernel's order. Ours is not set: only the record knows.
 func (k *Kernel) Addresses() ([]egress.LinkAddress, error) {
-	all, err := dump(func() ([]netlink.Addr, error) { return k.rt.AddrList(nil, netlink.FAMILY_ALL) })
+	all, err := dump(func() ([]netlink.Addr, error) { return k.rt().AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("read addresses: %w", err)
 	}
@@ -52,7 +52,7 @@ func (k *Kernel) AddAddress(a egress.Address) (added bool, err error) {
 		addr.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
 		addr.ValidLft = math.MaxUint32
 	}
-	err = k.rt.AddrAdd(nil, addr)
+	err = k.rt().AddrAdd(nil, addr)
 	if errors.Is(err, unix.EEXIST) {
 		return false, nil
 	}
@@ -86,7 +86,7 @@ func (k *Kernel) awaitLocal(a egress.Address) error {
 // DeleteAddress takes an egress address off its link.
 func (k *Kernel) DeleteAddress(a egress.Address) error {
 	addr := &netlink.Addr{IPNet: fromPrefix(egress.Host(a.Address)), LinkIndex: a.Link}
-	if err := k.rt.AddrDel(nil, addr); err != nil && !gone(err) {
+	if err := k.rt().AddrDel(nil, addr); err != nil && !gone(err) {
 		return fmt.Errorf("delete address %s: %w", a, noAnswer(err))
 	}
 	return nil

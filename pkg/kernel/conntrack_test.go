@@ -41,8 +41,7 @@ func TestDeleteConntrack(t *testing.T) {
 			other, server, virtual := pod.Next(), pod.Prev(), pod.Prev().Prev()
 			node := nettest.New(t, "node")
 			node.Do(t, func() {
-				k, err := Open()
-				require.NoError(t, err)
+				k := Open()
 				defer k.Close()
 				ct, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
 				require.NoError(t, err)

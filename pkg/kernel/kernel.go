@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -10,34 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kernel holds the sockets to one network namespace.
+// Kernel holds the sockets to one network namespace. Those to rtnetlink and conntrack are
+// opened on first use: a plain pod's ADD needs none.
 type Kernel struct {
-	rt  *netlink.Handle
-	nft *nftables.Conn
-	ct  *netlink.Handle // opened on first use, see conntrack.go
+	nft     *nftables.Conn
+	lib, ct *netlink.Handle // see rt and conntrack.go
 
-	// For requests that the library does not know, see route_message.go and, opened on
-	// first use, conntrack.go.
+	// For requests that the library does not know, see route_message.go and conntrack.go.
 	routeSocket, ctSocket *nl.SocketHandle
 }
 
-// Open connects to the network namespace of the calling thread.
-func Open() (*Kernel, error) {
-	rt, err := openHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("open an rtnetlink socket: %w", err)
-	}
-	// With strict checks the kernel filters dumps by table, link and type
-	// itself; a node may have 100,000 routes.
-	if err := rt.SetStrictCheck(true); err != nil {
-		rt.Close()
-		return nil, fmt.Errorf("ask rtnetlink for strict checks: %w", err)
-	}
-	routeSocket, err := openRouteSocket()
-	if err != nil {
-		rt.Close()
-		return nil, err
-	}
+// Open connects to the network namespace of the calling thread, which is the one that is to
+// use it.
+func Open() *Kernel {
 	nft, err := openNFT(nftables.AsLasting())
 	if err != nil {
 		// A kernel without nf_tables, or a seccomp profile that refuses it. What needs no
@@ -45,19 +29,33 @@ func Open() (*Kernel, error) {
 		// it cannot.
 		nft = &nftables.Conn{}
 	}
-	return &Kernel{rt: rt, nft: nft, routeSocket: routeSocket}, nil
+	return &Kernel{nft: nft}
+}
+
+// rt is for the library's requests to rtnetlink. Where its socket cannot be opened, each
+// use opens one of its own, and says why it cannot.
+func (k *Kernel) rt() *netlink.Handle {
+	if k.lib == nil {
+		var err error
+		if k.lib, err = openHandle(unix.NETLINK_ROUTE); err != nil {
+			k.lib = &netlink.Handle{}
+		}
+	}
+	return k.lib
 }
 
 // Close gives the sockets back.
 func (k *Kernel) Close() {
-	k.rt.Close()
-	k.routeSocket.Close()
 	_ = k.nft.CloseLasting() // nothing is left to lose
-	if k.ct != nil {
-		k.ct.Close()
+	for _, library := range []*netlink.Handle{k.lib, k.ct} {
+		if library != nil {
+			library.Close()
+		}
 	}
-	if k.ctSocket != nil {
-		k.ctSocket.Close()
+	for _, socket := range []*nl.SocketHandle{k.routeSocket, k.ctSocket} {
+		if socket != nil {
+			socket.Close()
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ func (k *Kernel) Links(names []string, indexes []int) ([]egress.Link, error) {
 		return nil
 	}
 	for _, name := range names {
-		if err := add(k.rt.LinkByName(name)); err != nil {
+		if err := add(k.rt().LinkByName(name)); err != nil {
 			return nil, fmt.Errorf("read link %s: %w", name, noAnswer(err))
 		}
 	}
@@ -45,7 +45,7 @@ func (k *Kernel) Links(names []string, indexes []int) ([]egress.Link, error) {
 		if seen[index] {
 			continue
 		}
-		if err := add(k.rt.LinkByIndex(index)); err != nil {
+		if err := add(k.rt().LinkByIndex(index)); err != nil {
 			return nil, fmt.Errorf("read link with index %d: %w", index, noAnswer(err))
 		}
 	}
@@ -57,7 +57,7 @@ func (k *Kernel) tableOf(a *netlink.LinkAttrs) (uint32, error) {
 	if a.MasterIndex == 0 {
 		return egress.MainTable, nil
 	}
-	master, err := k.rt.LinkByIndex(a.MasterIndex)
+	master, err := k.rt().LinkByIndex(a.MasterIndex)
 	if err != nil {
 		return 0, fmt.Errorf("read its master with index %d: %w", a.MasterIndex, err)
 	}
@@ -73,7 +73,7 @@ func tableOfMaster(master netlink.Link) uint32 {
 
 // Name returns the name of the link with this index.
 func (k *Kernel) Name(index int) (string, error) {
-	l, err := k.rt.LinkByIndex(index)
+	l, err := k.rt().LinkByIndex(index)
 	if err != nil {
 		return "", fmt.Errorf("read link with index %d: %w", index, noAnswer(err))
 	}

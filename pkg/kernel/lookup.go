@@ -28,7 +28,7 @@ func (k *Kernel) Lookup(p egress.Packet) (egress.Answer, error) {
 		attributes = append(attributes, nl.NewRtAttr(unix.RTA_MARK, native(p.Mark)))
 	}
 	if p.In != "lo" {
-		in, err := k.rt.LinkByName(p.In)
+		in, err := k.rt().LinkByName(p.In)
 		if err != nil {
 			return egress.Answer{}, fmt.Errorf("read link %s: %w", p.In, err)
 		}
@@ -57,7 +57,10 @@ func (k *Kernel) lookup(to netip.Addr, flags uint32, attributes ...*nl.RtAttr) (
 }
 
 func (k *Kernel) hopsTo(to netip.Addr, flags uint32, attributes ...*nl.RtAttr) ([]egress.Route, egress.Refusal, error) {
-	req := k.routeRequest(unix.RTM_GETROUTE, 0)
+	req, err := k.routeRequest(unix.RTM_GETROUTE, 0)
+	if err != nil {
+		return nil, 0, err
+	}
 	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(familyOf(to)), Dst_len: uint8(to.BitLen()), Flags: flags}}
 	if to.Is4() {
 		msg.Flags |= unix.RTM_F_LOOKUP_TABLE // or it names main, whichever it is; IPv6 knows no such flag

@@ -95,7 +95,7 @@ func (k *Kernel) ask(a egress.Address) (*question, error) {
 
 // resolves returns the MAC of a link with neighbour resolution, nil for others.
 func (k *Kernel) resolves(index int) (net.HardwareAddr, error) {
-	l, err := k.rt.LinkByIndex(index)
+	l, err := k.rt().LinkByIndex(index)
 	if err != nil {
 		return nil, err
 	}

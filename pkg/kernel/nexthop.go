@@ -68,7 +68,10 @@ func (k *Kernel) nextHopObject(objects nextHopObjects, id uint32) (nextHopObject
 	if object, ok := objects[id]; ok {
 		return object, nil
 	}
-	req := k.routeRequest(unix.RTM_GETNEXTHOP, 0)
+	req, err := k.routeRequest(unix.RTM_GETNEXTHOP, 0)
+	if err != nil {
+		return nextHopObject{}, err
+	}
 	req.AddRawData(make([]byte, unix.SizeofNhmsg))
 	req.AddRawData(nl.NewRtAttr(unix.NHA_ID, native(id)).Serialize())
 	found, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEXTHOP)

@@ -18,7 +18,7 @@ import (
 // as it is where the plugin names no link.
 func (k *Kernel) PodLink(hostInterfaces []string, pod netip.Addr) (index int, bridged bool, err error) {
 	for _, name := range hostInterfaces {
-		l, err := k.rt.LinkByName(name)
+		l, err := k.rt().LinkByName(name)
 		if errors.As(err, &netlink.LinkNotFoundError{}) {
 			continue
 		}
@@ -32,7 +32,7 @@ func (k *Kernel) PodLink(hostInterfaces []string, pod netip.Addr) (index int, br
 		if master == 0 {
 			return l.Attrs().Index, false, nil
 		}
-		above, err := k.rt.LinkByIndex(master)
+		above, err := k.rt().LinkByIndex(master)
 		if err != nil {
 			return 0, false, fmt.Errorf("read the master of link %s: %w", name, err)
 		}
@@ -48,7 +48,7 @@ func (k *Kernel) PodLink(hostInterfaces []string, pod netip.Addr) (index int, br
 		return 0, false, err
 	}
 	if !bridged {
-		l, err := k.rt.LinkByIndex(answer.Link)
+		l, err := k.rt().LinkByIndex(answer.Link)
 		if err != nil {
 			return 0, false, fmt.Errorf("read link with index %d: %w", answer.Link, err)
 		}

@@ -190,7 +190,7 @@ func (k *Kernel) SetRoutes(want, have []egress.Route) error {
 
 // AddRoute adds the hops of one route.
 func (k *Kernel) AddRoute(hops ...egress.Route) error {
-	if err := k.rt.RouteAdd(fromRoutes(hops)); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := k.rt().RouteAdd(fromRoutes(hops)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add route %s: %w", hops[0], noAnswer(err))
 	}
 	return nil
@@ -206,7 +206,7 @@ func (k *Kernel) replaceRoute(hops, old []egress.Route) error {
 		}
 		return k.AddRoute(hops...)
 	}
-	err := k.rt.RouteReplace(fromRoutes(hops))
+	err := k.rt().RouteReplace(fromRoutes(hops))
 	if errors.Is(err, unix.EEXIST) { // it is there, behind the old one (ip route prepend)
 		return k.deleteAnyRoute(old)
 	}
@@ -220,7 +220,7 @@ func (k *Kernel) replaceRoute(hops, old []egress.Route) error {
 func (k *Kernel) deleteAnyRoute(hops []egress.Route) error {
 	r := fromRoutes(hops)
 	r.Protocol = unix.RTPROT_UNSPEC
-	if err := k.rt.RouteDel(r); err != nil && !gone(err) {
+	if err := k.rt().RouteDel(r); err != nil && !gone(err) {
 		return fmt.Errorf("delete route %s: %w", hops[0], noAnswer(err))
 	}
 	return nil
@@ -228,7 +228,7 @@ func (k *Kernel) deleteAnyRoute(hops []egress.Route) error {
 
 // DeleteRoute deletes the route with these hops.
 func (k *Kernel) DeleteRoute(hops ...egress.Route) error {
-	if err := k.rt.RouteDel(fromRoutes(hops)); err != nil && !gone(err) {
+	if err := k.rt().RouteDel(fromRoutes(hops)); err != nil && !gone(err) {
 		return fmt.Errorf("delete route %s: %w", hops[0], noAnswer(err))
 	}
 	return nil

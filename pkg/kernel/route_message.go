@@ -65,7 +65,10 @@ type routeMessage struct {
 
 // dumpRoutes asks the kernel for the routes of a family, which it filters.
 func (k *Kernel) dumpRoutes(f egress.Family, of routeQuery) ([]routeMessage, error) {
-	req := k.routeRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
+	req, err := k.routeRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
+	if err != nil {
+		return nil, err
+	}
 	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family(f)), Protocol: of.protocol, Type: uint8(of.typ)}})
 	if of.table != 0 {
 		req.AddData(nl.NewRtAttr(unix.RTA_TABLE, native(of.table)))
@@ -74,7 +77,7 @@ func (k *Kernel) dumpRoutes(f egress.Family, of routeQuery) ([]routeMessage, err
 		req.AddData(nl.NewRtAttr(unix.RTA_OIF, native(uint32(of.link))))
 	}
 	var messages [][]byte
-	err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE, func(m []byte) bool {
+	err = req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE, func(m []byte) bool {
 		if !of.leavesOut(m) {
 			messages = append(messages, m)
 		}
@@ -87,13 +90,20 @@ func (k *Kernel) dumpRoutes(f egress.Family, of routeQuery) ([]routeMessage, err
 	}), err
 }
 
-// routeRequest is one to be sent by the socket for routes. The library's own requests
+// routeRequest is one to be sent by the socket for routes, opened when first asked for. The library's own requests
 // do not do: they read no route's source, and take one with an encapsulation that they
 // do not know for one without.
-func (k *Kernel) routeRequest(message, flags int) *nl.NetlinkRequest {
+func (k *Kernel) routeRequest(message, flags int) (*nl.NetlinkRequest, error) {
+	if k.routeSocket == nil {
+		socket, err := openRouteSocket()
+		if err != nil {
+			return nil, err
+		}
+		k.routeSocket = socket
+	}
 	req := nl.NewNetlinkRequest(message, flags)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: k.routeSocket}
-	return req
+	return req, nil
 }
 
 // parseRoutes reads an answer with routes.

@@ -22,7 +22,11 @@ func newRoutes(t *testing.T) (node *nettest.Namespace, k *Kernel) {
 	node.AddAddress(t, "eth0", "192.0.2.10/24")
 	node.AddAddress(t, "eth0", "2001:db8::10/64")
 	var err error
-	node.Do(t, func() { k, err = Open() })
+	node.Do(t, func() { // its sockets, too, are opened there
+		k = Open()
+		k.rt()
+		_, err = k.routeRequest(unix.RTM_GETROUTE, 0)
+	})
 	require.NoError(t, err)
 	t.Cleanup(k.Close)
 	return node, k

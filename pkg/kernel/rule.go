@@ -60,7 +60,7 @@ func (k *Kernel) rules(f egress.Family, keep func(ruleMessage) bool) ([]ruleMess
 // AddRule adds a rule, behind those of its priority; added is false where it stood
 // there already.
 func (k *Kernel) AddRule(r egress.Rule) (added bool, err error) {
-	err = k.rt.RuleAdd(fromRule(r))
+	err = k.rt().RuleAdd(fromRule(r))
 	if errors.Is(err, unix.EEXIST) {
 		return false, nil
 	}
@@ -72,7 +72,7 @@ func (k *Kernel) AddRule(r egress.Rule) (added bool, err error) {
 
 // DeleteRule deletes a rule.
 func (k *Kernel) DeleteRule(r egress.Rule) error {
-	if err := k.rt.RuleDel(fromRule(r)); err != nil && !gone(err) {
+	if err := k.rt().RuleDel(fromRule(r)); err != nil && !gone(err) {
 		return fmt.Errorf("delete rule %s: %w", r, err)
 	}
 	return nil
@@ -90,7 +90,7 @@ func (k *Kernel) DeleteSourceRule(r egress.Rule) error {
 	copies := netlink.NewRule()
 	copies.Family, copies.Src, copies.Table = family(r.Family), fromPrefix(egress.Host(r.From)), int(r.Table)
 	for range most {
-		if err := k.rt.RuleDel(copies); gone(err) {
+		if err := k.rt().RuleDel(copies); gone(err) {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("delete what else is as rule %s: %w", r, err)

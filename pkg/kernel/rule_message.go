@@ -20,11 +20,14 @@ type ruleMessage struct {
 // dumpRules asks the kernel for the rules of a family, in the order in which they are
 // walked, and keeps some. The kernel has no filter for them: the whole list comes.
 func (k *Kernel) dumpRules(f egress.Family, keep func(ruleMessage) bool) ([]ruleMessage, error) {
-	req := k.routeRequest(unix.RTM_GETRULE, unix.NLM_F_DUMP)
+	req, err := k.routeRequest(unix.RTM_GETRULE, unix.NLM_F_DUMP)
+	if err != nil {
+		return nil, err
+	}
 	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family(f))}}) // as long as struct fib_rule_hdr
 	var rules []ruleMessage
 	var unreadable error
-	err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWRULE, func(m []byte) bool {
+	err = req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWRULE, func(m []byte) bool {
 		r, err := parseRule(m)
 		if err != nil {
 			unreadable = fmt.Errorf("an answer that cannot be read: %w", err)

@@ -52,15 +52,21 @@ func openHandle(protocol int) (*netlink.Handle, error) {
 // openNFT opens a connection to nf_tables. When its time is over it is closed. A deadline
 // would not do: the library goes on reading after an error as long as there is something
 // to be read, and behind a deadline there always is.
-//
-// With an option of ours the library leaves the sizes of buffers to us. They are limits,
-// not memory: of what one transaction may say, and of the answers to it.
 func openNFT(options ...nftables.ConnOption) (*nftables.Conn, error) {
-	const buffer = 16 << 20
 	return nftables.New(append(options, nftables.WithSockOptions(func(c *mdlayher.Conn) error {
 		time.AfterFunc(nftWithin, func() { _ = c.Close() }) // the error says that it has been closed already
-		return errors.Join(c.SetWriteBuffer(buffer), c.SetReadBuffer(buffer))
+		return nil
 	}))...)
+}
+
+// withRoom is for a connection that writes: with an option of ours the library leaves the
+// sizes of buffers to us. They are limits, not memory: of what one transaction may say, and
+// of the answers to it.
+func withRoom() nftables.ConnOption {
+	const buffer = 16 << 20
+	return nftables.WithSockOptions(func(c *mdlayher.Conn) error {
+		return errors.Join(c.SetWriteBuffer(buffer), c.SetReadBuffer(buffer))
+	})
 }
 
 // noAnswer says of an error of a wait that has come to its end what it means.

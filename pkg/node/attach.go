@@ -48,12 +48,8 @@ func (n *Node) Attach(c config.Config, r config.Request) error {
 
 // undo takes a failed ADD back, by sockets that have seen nothing of it.
 func (n *Node) undo(a egress.Attachment) error {
-	fresh, err := kernel.Open()
-	if err != nil {
-		return err
-	}
 	n.kernel.Close()
-	n.kernel = fresh
+	n.kernel = kernel.Open()
 	return n.detach(a, a.Flows)
 }
 

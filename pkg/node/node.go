@@ -20,11 +20,7 @@ func Open() (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := kernel.Open()
-	if err != nil {
-		return nil, err
-	}
-	return &Node{kernel: k, store: store}, nil
+	return &Node{kernel: kernel.Open(), store: store}, nil
 }
 
 // Close lets other calls go on.

@@ -57,8 +57,16 @@ func (n *Node) obstacles(a egress.Attachment) (obstacles, error) {
 		if len(links) == 0 || !links[0].Up || !links[0].Carrier {
 			continue // its packets are refused
 		}
+		in, known, err := n.kernel.LinkTo(f.Pod)
+		if err != nil {
+			return nil, err
+		}
+		if !known {
+			in = links[0].Name // there is no way to the pod yet; any link shows the rules and the table
+		}
 		for _, mark := range []uint32{f.Mark, 0} {
-			o, is, err := n.obstacle(a, f, links[0], mark, table.Thrown)
+			w := egress.Way{Attachment: a, Flow: f, Link: links[0], Packet: egress.Packet{Source: f.Pod, In: in, Mark: mark}}
+			o, is, err := n.obstacle(w, known, table.Thrown)
 			if err != nil {
 				return nil, err
 			}
@@ -70,16 +78,10 @@ func (n *Node) obstacles(a egress.Attachment) (obstacles, error) {
 	return found, nil
 }
 
-func (n *Node) obstacle(a egress.Attachment, f egress.Flow, link egress.Link, mark uint32, cluster []netip.Prefix) (o egress.Obstacle, is bool, err error) {
-	w := egress.Way{Attachment: a, Flow: f, Link: link, Packet: egress.Packet{Source: f.Pod, Mark: mark}}
-	in, known, err := n.kernel.LinkTo(f.Pod)
-	if err != nil {
-		return o, false, err
-	}
-	if !known {
-		in = link.Name // there is no way to the pod yet; any link shows the rules and the table
-	}
-	w.Packet.In = in
+// obstacle asks for one packet's way; known is false where it is not known by which link
+// the pod's packets come.
+func (n *Node) obstacle(w egress.Way, known bool, cluster []netip.Prefix) (o egress.Obstacle, is bool, err error) {
+	f := w.Flow
 	var avoid []netip.Prefix
 	for {
 		to, ok := egress.Outside(f.Family(), slices.Concat(cluster, avoid))

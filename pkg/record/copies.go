@@ -243,7 +243,7 @@ type entry struct {
 // entries lists the directory of attachments, in no order; one that does not exist is empty.
 func (s Store) entries() ([]entry, error) {
 	var entries []entry
-	err := s.eachEntry(func(e entry) bool {
+	err := s.eachEntry(32<<10, func(e entry) bool {
 		entries = append(entries, e)
 		return true
 	})
@@ -253,15 +253,15 @@ func (s Store) entries() ([]entry, error) {
 // isEmpty reports whether the directory of attachments has no file.
 func (s Store) isEmpty() (bool, error) {
 	empty := true
-	err := s.eachEntry(func(entry) bool {
+	err := s.eachEntry(1<<10, func(entry) bool {
 		empty = false
 		return false
 	})
 	return empty, err
 }
 
-// eachEntry lists the directory of attachments as long as it is told to.
-func (s Store) eachEntry(yield func(entry) bool) error {
+// eachEntry lists the directory of attachments, so many bytes at once, as long as it is told to.
+func (s Store) eachEntry(size int, yield func(entry) bool) error {
 	fd, err := unix.Open(filepath.Join(s.dir, attachments), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if absent(err) {
 		return nil
@@ -270,7 +270,7 @@ func (s Store) eachEntry(yield func(entry) bool) error {
 		return listError(s, err)
 	}
 	defer unix.Close(fd)
-	buffer := make([]byte, 32<<10)
+	buffer := make([]byte, size)
 	for {
 		n, err := unix.ReadDirent(fd, buffer)
 		if err != nil {
