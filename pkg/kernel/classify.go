@@ -56,39 +56,66 @@ var ErrIncomplete = errors.New("it is incomplete")
 // deleted or flushed is not written, and the error is [ErrIncomplete]: the chains without the
 // elements would take the others' pods for plain ones.
 func (k *Kernel) Classify(c egress.Classes, others bool) error {
-	return classifyError(k.transaction(func(tx *nftables.Conn) error {
-		chains := c.Chains()
-		wrong, err := k.wrongChains(chains)
+	before, err := k.generation()
+	if err != nil {
+		return classifyError(err)
+	}
+	if err := k.transaction(func(tx *nftables.Conn) error { return k.classify(tx, c, others) }); err != nil {
+		return classifyError(err)
+	}
+	after, err := k.generation()
+	if err == nil && after == before+1 {
+		k.classified = confirmation{after, c}
+	}
+	return classifyError(err)
+}
+
+// confirmation says that in a generation of nf_tables all of these classes are there: they
+// were read in the one before, and what was missing is all that has been written since. The
+// kernel numbers transactions (nf_tables_commit), so nothing needs to be read again as long
+// as nobody else has written.
+type confirmation struct {
+	generation uint32 // 0: of nothing
+	classes    egress.Classes
+}
+
+// of reports whether it is about these classes, in this generation.
+func (have confirmation) of(c egress.Classes, generation uint32) bool {
+	return have.generation == generation && slices.Equal(have.classes.Chains(), c.Chains()) && slices.Equal(have.classes.Pods, c.Pods)
+}
+
+func (k *Kernel) classify(tx *nftables.Conn, c egress.Classes, others bool) error {
+	chains := c.Chains()
+	wrong, err := k.wrongChains(chains)
+	if err != nil {
+		return err
+	}
+	if others {
+		_, exists, err := k.element(egress.UnmarkedElement())
 		if err != nil {
 			return err
 		}
-		if others {
-			_, exists, err := k.element(egress.UnmarkedElement())
-			if err != nil {
-				return err
-			}
-			if !exists || slices.ContainsFunc(wrong, func(c egress.Chain) bool { return c.IsShared() }) {
-				return ErrIncomplete
-			}
+		if !exists || slices.ContainsFunc(wrong, func(c egress.Chain) bool { return c.IsShared() }) {
+			return ErrIncomplete
 		}
-		if len(wrong) > 0 {
-			if err := putUp(tx, wrong); err != nil {
-				return err
-			}
-			if err := k.deleteSets(tx, c.Links(), clusterSets(chains)); err != nil {
-				return err
-			}
-		}
-		if err := k.setCluster(tx, c.ClusterSets(), c.ClusterElements()); err != nil {
+	}
+	if len(wrong) > 0 {
+		if err := putUp(tx, wrong); err != nil {
 			return err
 		}
-		for _, e := range append(c.PodElements(), c.SharedElements()...) {
-			if err := k.setElement(tx, e); err != nil {
-				return err
-			}
+		if err := k.deleteSets(tx, c.Links(), clusterSets(chains)); err != nil {
+			return err
 		}
-		return nil
-	}))
+	}
+	if err := k.setCluster(tx, c.ClusterSets(), c.ClusterElements()); err != nil {
+		return err
+	}
+	for _, e := range append(c.PodElements(), c.SharedElements()...) {
+		if err := k.setElement(tx, e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Gone is what a call takes out of the table inet egress_ip.
@@ -187,6 +214,9 @@ func (k *Kernel) DeleteClassification() error {
 func (k *Kernel) MissingClasses(c egress.Classes) (missing egress.State, err error) {
 	if former, err := k.IsFormer(); err != nil || former {
 		return egress.State{Chains: c.Chains(), Elements: append(c.PodElements(), c.SharedElements()...)}, err
+	}
+	if generation, err := k.generation(); err != nil || k.classified.of(c, generation) {
+		return egress.State{}, classifyError(err)
 	}
 	err = k.consistent(func() error {
 		missing = egress.State{}

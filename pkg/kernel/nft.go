@@ -122,22 +122,28 @@ func (k *Kernel) transaction(f func(tx *nftables.Conn) error) error {
 func (k *Kernel) consistent(read func() error) error {
 	const tries = 16
 	for range tries {
-		before, err := k.nft.GetGen()
+		before, err := k.generation()
 		if err != nil {
-			return fmt.Errorf("read the generation of nf_tables: %w", err)
+			return err
 		}
 		if err := read(); err != nil {
 			return err
 		}
-		after, err := k.nft.GetGen()
-		if err != nil {
-			return fmt.Errorf("read the generation of nf_tables: %w", err)
-		}
-		if before.ID == after.ID {
-			return nil
+		after, err := k.generation()
+		if err != nil || before == after {
+			return err
 		}
 	}
 	return fmt.Errorf("nf_tables has changed during each of %d attempts to read it, last by %s: %w", tries, k.lastWriter(), unix.EBUSY)
+}
+
+// generation returns the number of the last transaction of anybody's.
+func (k *Kernel) generation() (uint32, error) {
+	gen, err := k.nft.GetGen()
+	if err != nil {
+		return 0, fmt.Errorf("read the generation of nf_tables: %w", err)
+	}
+	return gen.ID, nil
 }
 
 // lastWriter names the process that has written to nf_tables last.
