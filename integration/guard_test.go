@@ -180,6 +180,33 @@ func TestAddAfterFlush(t *testing.T) {
 	}
 }
 
+// TestUnrecordedElements: what the kernel has for a pod address, and no record asks for, goes
+// with the ADD of the address' next pod, whatever that is.
+func TestUnrecordedElements(t *testing.T) {
+	t.Parallel()
+	for name, next := range map[string]annotations{"plain": nil, "annotated": address("192.168.124.98,fd00:124::98")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
+			c.masquerade(t)
+			stays := c.newDirect(t, "stays", "10.244.1.6", "fd00:10:244::6", egressIP(nil))
+			stays.add(t, address("192.168.124.97,fd00:124::97"))
+			gone := c.newDirect(t, "gone", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+			gone.add(t, both)
+			c.command(t, "sh", "-c", "rm "+c.recordDir(t)+"/attachments/gone:*")
+			d := &direct{gone.Pod, c, "next", gone.entry, gone.addresses}
+			d.add(t, next)
+			if next == nil {
+				d.requireSeen(t, nettest.PrimaryIPv4, nettest.PrimaryIPv6)
+			} else {
+				d.requireSeen(t, "192.168.124.98", "fd00:124::98")
+			}
+			stays.requireSeen(t, "192.168.124.97", "fd00:124::97")
+			require.NotContains(t, c.command(t, "nft", "list", "table", "inet", "egress_ip"), `comment "gone"`)
+		})
+	}
+}
+
 // TestRename: a link that gets another name is the same link.
 func TestRename(t *testing.T) {
 	t.Parallel()
