@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestReleasedRecord: pods that a released version has attached keep their egress, are
+// TestInvariant5ReleasedRecord: pods that a released version has attached keep their egress, are
 // checked and deleted, one without touching another, whatever has become of the index that
 // this version kept beside their records.
-func TestReleasedRecord(t *testing.T) {
+func TestInvariant5ReleasedRecord(t *testing.T) {
 	t.Parallel()
 	inRecord := func(script string) func(*testing.T, *cluster) {
 		return func(t *testing.T, c *cluster) {
@@ -64,10 +64,10 @@ func TestReleasedRecord(t *testing.T) {
 	}
 }
 
-// TestDamagedRecord: a damaged record is named by status, and costs nobody's
+// TestInvariant5DamagedRecord: a damaged record is named by status, and costs nobody's
 // egress: neither that of its own pod nor that of others, whatever else is done to the
 // node. The pod's DEL removes what the kernel has of it.
-func TestDamagedRecord(t *testing.T) {
+func TestInvariant5DamagedRecord(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(t *testing.T, path string){
 		"empty":     func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 0)) },
@@ -138,9 +138,9 @@ func TestDamagedRecord(t *testing.T) {
 	}
 }
 
-// TestDamagedRecordAmongOthers: the DEL of a pod whose record is damaged leaves others
+// TestInvariant5DamagedRecordAmongOthers: the DEL of a pod whose record is damaged leaves others
 // alone, and a clean-up leaves nothing.
-func TestDamagedRecordAmongOthers(t *testing.T) {
+func TestInvariant5DamagedRecordAmongOthers(t *testing.T) {
 	t.Parallel()
 	s := newStricken(t, object{"probeSNAT": object{"mode": "never"}}, nil)
 	broken, later := s.tenants[0], s.tenants[1]

@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestSilentKernel: the kernel never answers, by one of the two calls with which answers
+// TestInvariant9SilentKernel: the kernel never answers, by one of the two calls with which answers
 // are read: rtnetlink's and conntrack's by one, nf_tables' by the other. What waits for
 // it ends well before a runtime would end it, and says what it has waited for.
-func TestSilentKernel(t *testing.T) {
+func TestInvariant9SilentKernel(t *testing.T) {
 	t.Parallel()
 	const runtime = 100 * time.Second // a kubelet waits for two minutes
 	ctx, cancel := context.WithTimeout(t.Context(), runtime)

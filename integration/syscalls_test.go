@@ -35,8 +35,8 @@ func TestSystemCalls(t *testing.T) {
 	}{
 		{"ADD of a plain pod", "ADD", nil, work{59, 4}},
 		{"DEL of a plain pod", "DEL", nil, work{18, 0}},
-		{"ADD of an annotated pod, not the first on its link", "ADD", address(egress4), work{488, 99}},
-		{"CHECK of an annotated pod", "CHECK", address(egress4), work{198, 40}},
+		{"ADD of an annotated pod, not the first on its link", "ADD", address(egress4), work{394, 77}},
+		{"CHECK of an annotated pod", "CHECK", address(egress4), work{201, 41}},
 		{"DEL of an annotated pod, not the last on its link", "DEL", address(egress4), work{86, 10}},
 	} {
 		did, trace := d.traced(t, step.command, step.annotations)

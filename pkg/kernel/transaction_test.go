@@ -24,9 +24,9 @@ func inNamespace(t *testing.T, f func(k *Kernel)) {
 	})
 }
 
-// TestTransactionIsWhole: what was queued before a read failed is never written, neither by
+// TestInvariant8BatchIsWhole: what was queued before a read failed is never written, neither by
 // that transaction nor by the next.
-func TestTransactionIsWhole(t *testing.T) {
+func TestInvariant8BatchIsWhole(t *testing.T) {
 	t.Parallel()
 	inNamespace(t, func(k *Kernel) {
 		failed := errors.New("no buffer space")
