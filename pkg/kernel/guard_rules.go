@@ -1,0 +1,122 @@
+package kernel
+
+import (
+	"slices"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/google/nftables/expr"
+)
+
+// exitRules are the guard: what is for a link leaves by that link with an egress address of
+// it, or not at all, whatever rule, route, mark or translation of whomever came in between.
+// What comes back to pods may pass.
+//
+// The mark is taken off what leaves. Where the link is a tunnel, or something on top of
+// one, the packet around this one would inherit it, and be routed into the link's table
+// again.
+func exitRules(mask uint32) [][]expr.Any {
+	rules := [][]expr.Any{
+		// meta mark & 0x0f000000 == 0x0f000000 accept
+		slices.Concat(hasMark(mask, mask), accept()),
+		// meta mark & 0x0f000000 == 0 goto unmarked
+		slices.Concat(hasMark(0, mask), goTo(egress.Unmarked)),
+		// ct direction reply meta mark set meta mark & 0xf0ffffff accept
+		slices.Concat(isDirection(expr.CtDirReply), setMark(0, mask), accept()),
+	}
+	for _, family := range egress.Families {
+		// ip saddr . oif @exit4 meta mark set meta mark & 0xf0ffffff accept
+		rules = append(rules, slices.Concat(leavesAsEgress(family), setMark(0, mask), accept()))
+	}
+	// ct state invalid,untracked goto dropped
+	rules = append(rules, slices.Concat(hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), goTo(egress.Dropped)))
+	for _, family := range egress.Families {
+		rules = append(rules, toPod(family))
+	}
+	// goto dropped
+	return append(rules, goTo(egress.Dropped))
+}
+
+// toPod is `ip daddr vmap @back4`, which ends with accept for all that is on its way to an
+// annotated pod: from another one, or of a connection that came by the link.
+func toPod(family egress.Family) []expr.Any {
+	f := inet[family]
+	return slices.Concat(protocol(f.nfproto), []expr.Any{
+		f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: family.Back(), IsDestRegSet: true},
+	})
+}
+
+// unmarkedRules find what somebody has taken our mark off: they know pods by the source
+// with which a connection began, or, where there is none, by the packet's own.
+func unmarkedRules() [][]expr.Any {
+	var rules [][]expr.Any
+	for _, family := range egress.Families {
+		f := inet[family]
+		rules = append(rules,
+			// ct original ip saddr vmap @guard4
+			[]expr.Any{
+				&expr.Ct{Key: f.ctSource, Register: reg1, Direction: expr.CtDirOriginal},
+				&expr.Lookup{SourceRegister: reg1, SetName: family.Guard(), IsDestRegSet: true},
+			},
+			// ct state invalid,untracked ip saddr vmap @guard4
+			slices.Concat(protocol(f.nfproto), hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), []expr.Any{
+				f.source(), &expr.Lookup{SourceRegister: reg1, SetName: family.Guard(), IsDestRegSet: true},
+			}))
+	}
+	return rules
+}
+
+// linkExitRules are the guard for packets of a link's pods that have no mark of ours.
+func linkExitRules(c egress.Chain) [][]expr.Any {
+	rules := [][]expr.Any{
+		// ct direction reply accept
+		slices.Concat(isDirection(expr.CtDirReply), accept()),
+	}
+	for _, family := range egress.Families {
+		f := inet[family]
+		rules = append(rules,
+			// ip daddr @cluster4 accept
+			slices.Concat(protocol(f.nfproto), []expr.Any{
+				f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: clusterSetOf(c, family)},
+			}, accept()),
+			// ip saddr . oif @exit4 accept
+			slices.Concat(leavesAsEgress(family), accept()),
+			// ip daddr vmap @back4
+			toPod(family))
+	}
+	// goto dropped
+	return append(rules, goTo(egress.Dropped))
+}
+
+// droppedRules drop, and remember of which pod.
+func droppedRules() [][]expr.Any {
+	rules := [][]expr.Any{
+		// ct state invalid drop
+		//
+		// Conntrack translates no packet that it cannot place, a late one of a connection
+		// that it has forgotten. They come on any day, so they are not remembered.
+		slices.Concat(hasState(expr.CtStateBitINVALID), []expr.Any{verdict(expr.VerdictDrop)}),
+	}
+	for _, family := range egress.Families {
+		f := inet[family]
+		oif := &expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr}
+		rules = append(rules,
+			// ct state untracked update @dropped4 { ip saddr . oif counter } drop
+			slices.Concat(protocol(f.nfproto), hasState(expr.CtStateBitUNTRACKED), []expr.Any{
+				f.source(), oif, remember(family.Drops()), verdict(expr.VerdictDrop),
+			}),
+			// update @dropped4 { ct original ip saddr . oif counter }
+			slices.Concat(protocol(f.nfproto), []expr.Any{
+				&expr.Ct{Key: f.ctSource, Register: reg1, Direction: expr.CtDirOriginal}, oif, remember(family.Drops()),
+			}))
+	}
+	// counter drop
+	return append(rules, []expr.Any{&expr.Counter{}, verdict(expr.VerdictDrop)})
+}
+
+// leavesAsEgress is `ip saddr . oif @exit4`.
+func leavesAsEgress(family egress.Family) []expr.Any {
+	f := inet[family]
+	return slices.Concat(protocol(f.nfproto), []expr.Any{
+		f.source(), &expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr}, &expr.Lookup{SourceRegister: reg1, SetName: family.Exit()},
+	})
+}
