@@ -7,7 +7,6 @@ import (
 	"syscall"
 
 	"github.com/mdlayher/netlink"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,16 +16,16 @@ const receiveBuffer = 4 << 20
 
 // subscription is a socket's part.
 type subscription struct {
-	family int
-	filter []bpf.Instruction
-	groups []uint32
+	family  int
+	matters func(typ uint16, body []byte) bool // one message
+	groups  []uint32
 }
 
 // subscriptions are the multicast groups that tell of what egress-ip writes, and
 // of what it makes that from. Neighbours are not among them: they change all day.
 func subscriptions() []subscription {
 	return []subscription{
-		{unix.NETLINK_ROUTE, routeFilter(), []uint32{
+		{unix.NETLINK_ROUTE, routeMatters, []uint32{
 			unix.RTNLGRP_LINK,
 			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 			unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
@@ -34,20 +33,24 @@ func subscriptions() []subscription {
 			unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
 			unix.RTNLGRP_IPV4_NETCONF, // rp_filter
 		}},
-		{unix.NETLINK_NETFILTER, nftFilter(), []uint32{unix.NFNLGRP_NFTABLES}},
+		{unix.NETLINK_NETFILTER, nftMatters, []uint32{unix.NFNLGRP_NFTABLES}},
 	}
 }
 
 // Events tells that something has changed which may matter: links, addresses,
 // routes (but those of table local), rules, and the nftables tables inet egress_ip,
-// ip6 egress_ip_probe and ip6 azureSLBProbe. The kernel itself leaves out the rest,
-// so that other people's tables wake nobody. What has changed it does not say:
-// events may be lost, and the answer to any is to look at everything.
+// ip6 egress_ip_probe and ip6 azureSLBProbe. The rest is read and forgotten. What has
+// changed it does not say: events may be lost, and the answer to any is to look at everything.
 type Events struct {
 	C <-chan struct{} // one value, for any number of events since the last was taken
 
-	sockets []*netlink.Conn
+	sockets []eventSocket
 	readers sync.WaitGroup
+}
+
+type eventSocket struct {
+	*netlink.Conn
+	matters func(typ uint16, body []byte) bool
 }
 
 // Subscribe opens the sockets, in the network namespace of the calling thread;
@@ -74,22 +77,17 @@ func subscribe(buffer int) (*Events, error) {
 			e.Close()
 			return nil, err
 		}
-		e.sockets = append(e.sockets, conn)
+		e.sockets = append(e.sockets, eventSocket{conn, s.matters})
 	}
 	return e, nil
 }
 
-// open joins the groups last, so that nothing comes by without the filter.
 func (s subscription) open(buffer int) (*netlink.Conn, error) {
-	filter, err := bpf.Assemble(s.filter)
-	if err != nil {
-		return nil, err
-	}
 	conn, err := netlink.Dial(s.family, nil)
 	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(conn.SetBPF(filter), conn.SetReadBuffer(buffer))
+	err = conn.SetReadBuffer(buffer)
 	for _, group := range s.groups {
 		err = errors.Join(err, conn.JoinGroup(group))
 	}
@@ -110,7 +108,7 @@ func (e *Events) start(broken func(error)) error {
 			return fmt.Errorf("read the kernel's events: %w", err)
 		}
 		e.readers.Go(func() {
-			if err := e.read(raw, c); err != nil {
+			if err := s.read(raw, c); err != nil {
 				broken(fmt.Errorf("read the kernel's events: %w", err))
 			}
 		})
@@ -128,12 +126,13 @@ func (e *Events) Close() {
 
 // read says that there are events until the socket is closed. It sleeps in Go's
 // poller: as long as nothing happens, it costs nothing.
-func (e *Events) read(raw syscall.RawConn, c chan<- struct{}) error {
+func (s eventSocket) read(raw syscall.RawConn, c chan<- struct{}) error {
+	buffer := make([]byte, 1<<16)
 	for {
 		var some bool
 		var err error
 		closed := raw.Read(func(fd uintptr) bool {
-			some, err = take(int(fd))
+			some, err = s.take(int(fd), buffer)
 			return some || err != nil
 		})
 		if closed != nil {
@@ -149,20 +148,23 @@ func (e *Events) read(raw syscall.RawConn, c chan<- struct{}) error {
 	}
 }
 
-// take takes what a socket has, a bounded number of messages, and reports whether
-// it had any. Nobody looks at them.
-func take(fd int) (some bool, err error) {
-	var first [1]byte // the kernel drops what does not fit
+// take takes what the socket has, up to an event that matters, and reports whether there was
+// one. It goes on for a bounded time, and then there may be.
+func (s eventSocket) take(fd int, buffer []byte) (some bool, err error) {
 	for range 10000 {
-		_, err := unix.Read(fd, first[:])
+		// With MSG_TRUNC it says how long the datagram was, also if that did not fit.
+		n, _, err := unix.Recvfrom(fd, buffer, unix.MSG_TRUNC)
 		switch {
-		case err == nil, errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-			some = true // a message, or the news that one was lost
+		case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+			return true, nil // one was lost
 		case errors.Is(err, unix.EAGAIN):
-			return some, nil
-		case !errors.Is(err, unix.EINTR):
-			return some, err
+			return false, nil
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return false, err
+		case n > len(buffer) || anyMatters(buffer[:n], s.matters):
+			return true, nil
 		}
 	}
-	return some, nil
+	return true, nil
 }

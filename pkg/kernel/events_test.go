@@ -16,7 +16,7 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/egress-ip/egress-ip/pkg/watch"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 )
 
 const waitFor, tick = 20 * time.Second, time.Millisecond
@@ -69,9 +69,14 @@ func (h heard) any(t *testing.T) bool {
 		raw, err := s.SyscallConn()
 		require.NoError(t, err)
 		require.NoError(t, raw.Control(func(fd uintptr) {
-			some, err := take(int(fd))
-			require.NoError(t, err)
-			any = any || some
+			for {
+				some, err := s.take(int(fd), make([]byte, 1<<16))
+				require.NoError(t, err)
+				if !some {
+					return
+				}
+				any = true
+			}
 		}))
 	}
 	return any
@@ -151,19 +156,50 @@ func TestEventsNotOf(t *testing.T) {
 	}
 }
 
-// TestMoreMessagesThanTheFilterKnows: whatever they are about, they are heard of.
-func TestMoreMessagesThanTheFilterKnows(t *testing.T) {
+// TestEventsThatCannotBeRead: whatever they are about, they matter.
+func TestEventsThatCannotBeRead(t *testing.T) {
 	t.Parallel()
-	vm, err := bpf.NewVM(nftFilter())
-	require.NoError(t, err)
-	message := binary.NativeEndian.AppendUint32(nil, 27)                                 // a padding byte comes behind it
-	message = append(message, make([]byte, 12+4)...)                                     // the headers
-	message = append(binary.NativeEndian.AppendUint16(message, 7), 1, 0, 'x', 'y', 0, 0) // the table's name
-	for n, accepted := range map[int]bool{1: false, 99: false, 100: false, 101: true} {
-		bytes, err := vm.Run(slices.Repeat(message, n))
-		require.NoError(t, err)
-		require.Equal(t, accepted, bytes > 0, n)
+	message := func(typ uint16, body ...byte) []byte {
+		m := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(body)))
+		m = binary.NativeEndian.AppendUint16(m, typ)
+		return append(append(m, make([]byte, 10)...), body...)
 	}
+	const newTable = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE
+	foreign := message(newTable, 0, 0, 0, 0, 8, 0, 1, 0, 'x', 'y', 'z', 0)
+	local := message(unix.RTM_NEWROUTE, 0, 0, 0, 0, unix.RT_TABLE_LOCAL, 0, 0, 0)
+	require.False(t, anyMatters(slices.Repeat(foreign, 200), nftMatters))
+	require.False(t, anyMatters(slices.Repeat(local, 200), routeMatters))
+	for name, unreadable := range map[string][]byte{
+		"half a header":     foreign[:10],
+		"longer than it is": foreign[:len(foreign)-4],
+		"length 0":          make([]byte, unix.SizeofNlMsghdr),
+		"no attribute":      message(newTable, 0, 0, 0, 0),
+		"no body":           message(newTable),
+		"half an attribute": message(newTable, 0, 0, 0, 0, 9, 0, 1, 0),
+	} {
+		require.True(t, anyMatters(slices.Concat(foreign, unreadable), nftMatters), name)
+	}
+	require.True(t, anyMatters(slices.Concat(local, message(unix.RTM_NEWROUTE)), routeMatters))
+}
+
+// TestEventsTooLarge: what did not fit into the buffer may be what matters.
+func TestEventsTooLarge(t *testing.T) {
+	t.Parallel()
+	h := newHeard(t, receiveBuffer)
+	h.shell(t, "printf 'table ip x {}\\ntable inet egress_ip {}\\n' | nft -f -")
+	s := h.events.sockets[1]
+	raw, err := s.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		header := make([]byte, unix.SizeofNlMsghdr)
+		whole, _, err := unix.Recvfrom(int(fd), header, unix.MSG_PEEK|unix.MSG_TRUNC)
+		require.NoError(t, err)
+		first := binary.NativeEndian.Uint32(header)
+		require.Greater(t, whole, int(first))
+		some, err := s.take(int(fd), make([]byte, first))
+		require.NoError(t, err)
+		require.True(t, some)
+	}))
 }
 
 func hosts(n int) []string {
