@@ -132,11 +132,11 @@ func (l *lane) wait(packets uint64) error {
 func (l *lane) send(packets int) error {
 	if l.traffic.newFlow {
 		l.next += packets
-		return l.sender.send(l.next-packets, l.next)
+		return l.sender.Send(l.next-packets, l.next)
 	}
 	for packets > 0 {
 		n := min(packets, l.frames)
-		if err := l.sender.send(0, n); err != nil {
+		if err := l.sender.Send(0, n); err != nil {
 			return err
 		}
 		packets -= n

@@ -33,7 +33,7 @@ type lane struct {
 	node    *node
 	traffic traffic
 	expect  arrival
-	sender  *sender
+	sender  *nettest.Sender
 	frames  int // prepared
 	sink    int // index of the wire's link behind
 
@@ -57,7 +57,7 @@ func newLane(s *scope, n *node, t traffic, expect arrival) *lane {
 	}
 	frames := make([][]byte, count)
 	for i := range frames {
-		frames[i] = frame(from, to, l.flow(i%flows), l.server())
+		frames[i] = nettest.NewUDPFrame(from, to, l.flow(i%flows), l.server())
 	}
 	l.frames, l.sender = count, n.newSender(s, podsLink, frames)
 	return l
@@ -73,14 +73,8 @@ func (l *lane) server() netip.AddrPort {
 }
 
 // newSender sends what the node is to receive on a link.
-func (n *node) newSender(s *scope, link string, frames [][]byte) *sender {
-	index := n.wire.Index(s, n.ends[link])
-	var sender *sender
-	var err error
-	n.wire.Do(s, func() { sender, err = newSender(index, frames) })
-	s.must(err)
-	s.Cleanup(sender.close)
-	return sender
+func (n *node) newSender(s *scope, link string, frames [][]byte) *nettest.Sender {
+	return n.wire.NewSender(s, n.ends[link], frames)
 }
 
 // establish opens the lane's connections, as a client and a server do, and makes
@@ -96,7 +90,7 @@ func (l *lane) establish(s *scope) {
 	defer sent.Stop()
 	returned := l.node.wire.Capture(s, l.node.ends[podsLink])
 	defer returned.Stop()
-	s.must(l.sender.send(0, flows))
+	s.must(l.sender.Send(0, flows))
 	packets := udp(sent.Packets())
 	if len(packets) != flows {
 		s.Fatalf("%s: %d packets of %s left by %s instead of %d: %v", l.node.label, len(packets), l.traffic.family.name, l.expect.link, flows, packets)
@@ -112,10 +106,10 @@ func (l *lane) establish(s *scope) {
 		if p.Src != source.Addr() || p.SrcPort != source.Port() {
 			s.Fatalf("%s: a packet from %s left by %s with the source %s:%d instead of %s", l.node.label, flow, l.expect.link, p.Src, p.SrcPort, source)
 		}
-		answers[i] = frame(nobody, link, l.server(), source)
+		answers[i] = nettest.NewUDPFrame(nobody, link, l.server(), source)
 	}
 	returned.Reset()
-	s.must(l.node.newSender(s, l.expect.link, answers).send(0, flows))
+	s.must(l.node.newSender(s, l.expect.link, answers).Send(0, flows))
 	for i, p := range udp(returned.Packets()) {
 		if flow := l.flow(i); p.Dst != flow.Addr() || p.DstPort != flow.Port() {
 			s.Fatalf("%s: the answer to %s reached %s:%d", l.node.label, flow, p.Dst, p.DstPort)
@@ -124,7 +118,7 @@ func (l *lane) establish(s *scope) {
 	if n := len(udp(returned.Packets())); n != flows {
 		s.Fatalf("%s: %d answers of %d reached their pod", l.node.label, n, flows)
 	}
-	s.must(l.sender.send(0, flows))
+	s.must(l.sender.Send(0, flows))
 }
 
 func udp(packets []nettest.Packet) []nettest.Packet {

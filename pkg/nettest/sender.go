@@ -1,4 +1,4 @@
-package main
+package nettest
 
 import (
 	"errors"
@@ -14,21 +14,36 @@ const mostMessages = 1024
 // mmsghdr is struct mmsghdr on 64-bit machines.
 type mmsghdr struct {
 	header unix.Msghdr
-	sent   uint32
+	length uint32 // of what was sent or received
 	_      uint32
 }
 
-// sender sends frames by one link, from below the queueing discipline. A veth
+// Sender sends frames by one link, from below the queueing discipline. A veth
 // hands a frame to the other namespace in the sender's own context: the kernel
 // has forwarded it, up to the sink, before it takes the next one.
-type sender struct {
+type Sender struct {
 	fd       int
 	messages []mmsghdr
 	vectors  []unix.Iovec
 }
 
-// newSender is to be called in the link's namespace.
-func newSender(index int, frames [][]byte) (*sender, error) {
+// NewSender makes a sender of these frames, whose content may change between two calls of Send.
+func (n *Namespace) NewSender(t T, link string, frames [][]byte) *Sender {
+	t.Helper()
+	index := n.Index(t, link)
+	var s *Sender
+	err := n.inside(func() (err error) {
+		s, err = newSender(index, frames)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("namespace %s: send by %s: %v", n.name, link, err)
+	}
+	t.Cleanup(func() { unix.Close(s.fd) })
+	return s
+}
+
+func newSender(index int, frames [][]byte) (*Sender, error) {
 	// Protocol 0: the socket receives nothing, so that it costs nothing.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -42,7 +57,7 @@ func newSender(index int, frames [][]byte) (*sender, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("bind the packet socket to link %d: %w", index, err)
 	}
-	s := &sender{fd: fd, messages: make([]mmsghdr, len(frames)), vectors: make([]unix.Iovec, len(frames))}
+	s := &Sender{fd: fd, messages: make([]mmsghdr, len(frames)), vectors: make([]unix.Iovec, len(frames))}
 	for i, frame := range frames {
 		s.vectors[i].Base = &frame[0]
 		s.vectors[i].SetLen(len(frame))
@@ -52,10 +67,8 @@ func newSender(index int, frames [][]byte) (*sender, error) {
 	return s, nil
 }
 
-func (s *sender) close() { unix.Close(s.fd) }
-
-// send sends the frames from, from+1, .. to-1.
-func (s *sender) send(from, to int) error {
+// Send sends the frames from, from+1, .. to-1.
+func (s *Sender) Send(from, to int) error {
 	for from < to {
 		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(s.fd),
 			uintptr(unsafe.Pointer(&s.messages[from])), uintptr(min(to-from, mostMessages)), 0, 0, 0)
