@@ -155,6 +155,30 @@ func TestWatchLooksAnyway(t *testing.T) {
 	w.end(t, unix.SIGTERM)
 }
 
+// TestWatchWithLittleSocketMemory: what a socket may have for its options before Linux 6.8
+// is enough for the watcher.
+func TestWatchWithLittleSocketMemory(t *testing.T) {
+	t.Parallel()
+	c := newNode(t)
+	c.Node.Sysctl(t, "net.core.optmem_max", "20480")
+	c.requireHealed(t)
+}
+
+// requireHealed: a watcher starts, and repairs what somebody deletes.
+func (c *cluster) requireHealed(t *testing.T) {
+	t.Helper()
+	d := c.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+	d.add(t, both)
+	w := startWatcher(t, c.Node)
+	before := c.state(t)
+	for _, deletion := range []string{"nft delete table inet egress_ip", "ip rule del pref 6000", "ip -6 route flush table " + c.table(t)} {
+		c.command(t, "sh", "-ec", deletion)
+		require.Eventually(t, func() bool { return c.state(t) == before }, waitFor, tick, deletion)
+	}
+	d.requireSeen(t, egress4, egress6)
+	w.end(t, unix.SIGTERM)
+}
+
 // TestWatchIsIdle: as long as nothing happens the process does not run at all, not
 // for a moment. Go's runtime itself looks around once a minute, not before.
 func TestWatchIsIdle(t *testing.T) {
