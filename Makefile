@@ -17,7 +17,7 @@ GO          ?= go
 
 LDFLAGS = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.commitDate=$(COMMIT_DATE)
 
-.PHONY: build tools commands runtime demo release image test test-release test-containerd bench lint fuzz clean
+.PHONY: build tools commands runtime demo release image test test-release test-containerd guests test-kernels bench lint fuzz clean
 
 build:
 	$(GO) build -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/egress-ip ./plugins/egress-ip
@@ -82,6 +82,17 @@ runtime:
 test-containerd: build tools commands runtime
 	$(GO) test -C integration/containerd -count 1 -timeout 9m ./...
 
+# What makes and runs guests.
+GUEST_COMMANDS = qemu-system-x86_64 busybox mmdebstrap depmod mke2fs
+
+guests:
+	@for c in $(GUEST_COMMANDS); do command -v $$c >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends qemu-system-x86 busybox-static mmdebstrap kmod e2fsprogs; fi
+
+# On Debian's kernels 6.1 and 6.12, in guests. GUESTS chooses: '-run TestKernels/6.1 -group vrf -tests TestVRF/IPv4'.
+test-kernels: guests
+	$(GO) test -C integration/kernels -count 1 -timeout 30m $(GUESTS)
+
 # What packets cost a node, and how long a DEL takes in a full conntrack table,
 # against conntrack -D. integration/bench/BENCHMARKS.md says what the figures mean.
 bench: build tools commands
@@ -92,7 +103,7 @@ lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
-	@staticcheck=$$($(GO) tool -n staticcheck); for module in containerd release; do \
+	@staticcheck=$$($(GO) tool -n staticcheck); for module in containerd kernels release; do \
 		(cd integration/$$module && $(GO) vet ./... && $$staticcheck ./...) || exit; \
 	done
 

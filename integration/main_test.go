@@ -27,8 +27,12 @@ func TestMain(m *testing.M) {
 }
 
 // build makes what `make build tools` makes, so that `go test` alone never
-// drives a binary that is older than the code.
+// drives a binary that is older than the code. A guest has no Go: there it is
+// in the directory that the environment names.
 func build() error {
+	if bin = os.Getenv("EGRESS_IP_TEST_BIN"); bin != "" {
+		return nil
+	}
 	var err error
 	if bin, err = filepath.Abs("../bin"); err != nil {
 		return err

@@ -13,7 +13,7 @@ const askTimeout = time.Second
 
 // Ask asks the who-am-I server at an address like "203.0.113.80:8080", over "tcp" or "udp", from inside the namespace:
 // the result is the source address that the server saw. UDP is one datagram, never sent again. The zone of a
-// link-local address is the name of a link of this namespace. No answer within a second is an error.
+// link-local address is the name of a link of this namespace. No answer Within a second is an error.
 func (n *Namespace) Ask(network, address string) (netip.Addr, error) {
 	return n.AskFrom(network, netip.Addr{}, address)
 }
@@ -36,7 +36,7 @@ func (n *Namespace) ask(network string, local netip.Addr, address string) (netip
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	deadline := time.Now().Add(askTimeout)
+	deadline := time.Now().Add(Within(askTimeout))
 	dialer := net.Dialer{Deadline: deadline}
 	if local.IsValid() {
 		if local, err = n.numberZone(local); err != nil {

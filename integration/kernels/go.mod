@@ -1,0 +1,3 @@
+module github.com/egress-ip/egress-ip/integration/kernels
+
+go 1.26.0

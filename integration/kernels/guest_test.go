@@ -1,0 +1,138 @@
+package kernels
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// guest is one start of the emulator.
+type guest struct {
+	kernel  string    // a directory of the machine
+	systemd bool      // systemd is process 1, and the tests a service of it
+	boots   [][]group // what runs at each boot; the disk keeps what was written, /run and /tmp do not
+}
+
+// startUp is how long a guest may take from its start to its first group, and to turn itself off.
+const startUp = 2 * time.Minute
+
+// slowness is how many times as long things may take in a guest, where the processor is emulated.
+const slowness = 10
+
+// run boots the guest and reports what it runs.
+func (g guest) run(t *testing.T) {
+	limit := startUp
+	for number, boot := range g.boots {
+		limit += startUp
+		for _, group := range boot {
+			limit += group.limit
+		}
+		g.write(t, number, boot)
+	}
+	console := filepath.Join(run, "console")
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	qemu := g.emulator(ctx, t, console)
+	stdout, err := qemu.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	qemu.Stderr = os.Stderr
+	if err := qemu.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := &lines{Scanner: bufio.NewScanner(stdout)}
+	lines.Buffer(nil, 1<<20)
+	for _, boot := range g.boots {
+		g.follow(t, lines, boot)
+	}
+	for lines.Scan() { // until it is off
+	}
+	err = qemu.Wait()
+	if err == nil && !t.Failed() {
+		return
+	}
+	printed, _ := os.ReadFile(console)
+	t.Errorf("the guest with %s, which has %s: %v\n%s", g.kernel, limit, err, printed)
+}
+
+// write makes the guest's plan for one boot, and removes the former guest's.
+func (g guest) write(t *testing.T, number int, boot []group) {
+	t.Helper()
+	if number == 0 {
+		former, _ := filepath.Glob(filepath.Join(run, "plan.*"))
+		for _, plan := range former {
+			_ = os.Remove(plan)
+		}
+	}
+	plan := fmt.Sprintf("export EGRESS_IP_TEST_SLOWNESS=%d\n", slowness)
+	for _, group := range boot {
+		plan += group.command()
+	}
+	if err := os.WriteFile(filepath.Join(run, fmt.Sprintf("plan.%d", number)), []byte(plan), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// emulator is the command that boots the guest: two processors, emulated, since not every machine lets
+// guests use its own; the root disk is as it was made, each time.
+func (g guest) emulator(ctx context.Context, t *testing.T, console string) *exec.Cmd {
+	t.Helper()
+	first := "/src/integration/kernels/guest.sh"
+	if g.systemd {
+		first = "/sbin/init"
+	}
+	dir := filepath.Join(*machine, g.kernel)
+	share := "local,security_model=none,readonly=on,multidevs=remap,mount_tag="
+	return exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi,tb-size=512",
+		"-cpu", "max,la57=off", "-smp", "2", "-m", "3072", "-nodefaults", "-display", "none",
+		"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", filepath.Join(dir, "ram.cpio"),
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr net.ifnames=0 systemd.show_status=0 guest="+first,
+		"-drive", "file="+filepath.Join(*machine, "root.ext4")+",format=raw,if=virtio,snapshot=on,cache=unsafe",
+		"-virtfs", share+"src,path="+repository,
+		"-virtfs", share+"modules,path="+filepath.Join(dir, "lib/modules"),
+		"-device", "virtio-rng-pci", "-serial", "file:"+console,
+		"-device", "virtio-serial-pci", "-chardev", "file,id=out,path=/dev/stdout", "-device", "virtserialport,chardev=out")
+}
+
+// follow reports the groups of one boot, as the guest's lines tell.
+func (g guest) follow(t *testing.T, lines *lines, boot []group) {
+	t.Helper()
+	began := time.Now()
+	release, found := lines.until("kernel")
+	if !found {
+		t.Errorf("%s has not started", g.kernel)
+		return
+	}
+	fmt.Printf("%s: up in %s\n", release, since(began))
+	for _, group := range boot {
+		if _, found := lines.until("begin " + group.name); !found {
+			t.Errorf("%s: the guest has not come to %s", release, group.name)
+			return
+		}
+		began := time.Now()
+		t.Run(group.name, func(t *testing.T) { group.report(t, lines) })
+		fmt.Printf("%s: %s in %s\n", release, group.name, since(began))
+	}
+}
+
+func since(began time.Time) time.Duration { return time.Since(began).Round(100 * time.Millisecond) }
+
+// lines are what a guest prints; those that begin with @@ are from guest.sh.
+type lines struct{ *bufio.Scanner }
+
+// until skips lines up to the one that says this, and returns what follows there.
+func (l *lines) until(what string) (rest string, found bool) {
+	for l.Scan() {
+		if rest, found := strings.CutPrefix(l.Text(), "@@ "+what); found {
+			return strings.TrimSpace(rest), true
+		}
+	}
+	return "", false
+}
