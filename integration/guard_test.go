@@ -130,6 +130,21 @@ func TestGuard(t *testing.T) {
 			g.inBoth(t, "rule add priority 5000 not fwmark 0xca6c lookup 51820")
 			g.inBoth(t, "route add default via GATEWAY dev eth0 table 51820")
 		},
+		"all bits of the mask, written behind the classification": func(t *testing.T, g *guarded) {
+			g.load(t, "table inet other { chain pre { type filter hook forward priority 0\n meta mark set 0xffffffff\n }\n }", "nft", "-f")
+		},
+		"the classification's elements flushed": func(t *testing.T, g *guarded) {
+			g.command(t, "nft", "flush map inet egress_ip out4; flush map inet egress_ip out6")
+		},
+		"a stateless translation before the classification": func(t *testing.T, g *guarded) {
+			g.load(t, `table inet other { chain pre { type filter hook prerouting priority -120
+				ip saddr 10.244.1.5 ip saddr set 10.244.1.77
+				ip6 saddr fd00:10:244::5 ip6 saddr set fd00:10:244::77
+			}
+			}`, "nft", "-f")
+			// The main plugin's translation, which makes a packet with any source of the pods' leave.
+			g.masquerade(t)
+		},
 		"a rule before those of egress-ip": func(t *testing.T, g *guarded) {
 			g.inBoth(t, "rule add priority 5000 not fwmark 0xca6c lookup 51820")
 			g.inBoth(t, "route add default via GATEWAY dev eth0 table 51820")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 )
 
 // wrongChains returns those that are not in the kernel as they should be.
@@ -238,8 +239,11 @@ func (k *Kernel) MissingClasses(c egress.Classes) (missing egress.State, err err
 }
 
 func classifyError(err error) error {
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("table inet %s has room for %d addresses of pods and egress addresses per address family, and they are taken: %w", egressTable.Name, mostAddresses, err)
 	}
 	return fmt.Errorf("table inet %s: %w", egressTable.Name, noAnswer(err))
 }
