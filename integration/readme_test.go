@@ -3,36 +3,38 @@ package integration
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// readmeBlocks returns the first code block of each language behind a heading of the
-// README, each behind the one before.
-func readmeBlocks(t *testing.T, heading string, languages ...string) (blocks []string) {
+// Documents, from the directory of these tests.
+const (
+	readme    = "../README.md"
+	reference = "../plugins/egress-ip/README.md"
+)
+
+// codeBlock returns the first code block of a language behind a heading of a document.
+func codeBlock(t *testing.T, document, heading, language string) string {
 	t.Helper()
-	readme, err := os.ReadFile("../README.md")
+	text, err := os.ReadFile(document)
 	require.NoError(t, err)
-	_, rest, found := strings.Cut(string(readme), "\n## "+heading+"\n")
+	_, rest, found := strings.Cut(string(text), "\n## "+heading+"\n")
 	require.True(t, found, heading)
-	for _, language := range languages {
-		_, rest, found = strings.Cut(rest, "```"+language+"\n")
-		require.True(t, found, language)
-		var block string
-		block, rest, found = strings.Cut(rest, "```")
-		require.True(t, found, language)
-		blocks = append(blocks, block)
-	}
-	return blocks
+	_, rest, found = strings.Cut(rest, "```"+language+"\n")
+	require.True(t, found, language)
+	block, _, found := strings.Cut(rest, "```")
+	require.True(t, found, language)
+	return block
 }
 
-// TestReadmeByHand runs the section "Trying it by hand" of the README as it
-// stands, where its names and files are nobody else's.
+// TestReadmeByHand runs the reference's section "Trying it by hand", where its names and files
+// are used by nothing else.
 func TestReadmeByHand(t *testing.T) {
 	t.Parallel()
-	script := readmeBlocks(t, "Trying it by hand", "sh")[0]
+	script := codeBlock(t, reference, "Trying it by hand", "sh")
 	script = strings.Replace(script, "make build tools\n", "", 1) // TestMain has, and others run the files
 
 	const private = `
@@ -64,27 +66,33 @@ func TestReadmeByHand(t *testing.T) {
 	}
 }
 
-// TestReadmeOnANode runs the installation of the README's "On a real node" as it
-// stands, where the folders are nobody else's; what it puts into the conflist is the
-// entry that the README shows below.
+// TestReadmeOnANode runs the installation of the README's section "On a real node", with
+// directories that nothing else uses, a systemctl and a kubectl that do nothing; the entry in
+// the conflist is then the one that the reference shows.
 func TestReadmeOnANode(t *testing.T) {
 	t.Parallel()
-	blocks := readmeBlocks(t, "On a real node", "sh", "json")
-	script, entry := blocks[0], blocks[1]
+	script, entry := codeBlock(t, readme, "On a real node", "sh"), codeBlock(t, reference, "The entry", "json")
 
+	unit, err := filepath.Abs(unitFile)
+	require.NoError(t, err)
 	const private = `
 		set -e
 		mount --make-rprivate /
 		mount -t tmpfs none /opt
 		mount -t tmpfs none /etc
-		mkdir -p /etc/cni/net.d
+		mkdir -p /etc/cni/net.d /etc/systemd/system
 		printf '%s' "$LIST" >/etc/cni/net.d/10-net.conflist
-		cd "$BIN"
-		eval "$SCRIPT"
+		mkdir /opt/here
+		cp "$BIN/egress-ip" "$UNIT" /opt/here
+		cd /opt/here
+		systemctl() { test "$*" = "enable --now egress-ip.service"; }
+		kubectl() { :; }
+		eval "$SCRIPT" >&2
 		test -x /opt/cni/bin/egress-ip
+		test -f /etc/systemd/system/egress-ip.service
 		cat /etc/cni/net.d/10-net.conflist`
 	cmd := exec.Command("unshare", "--mount", "--net", "bash", "-c", private)
-	cmd.Env = append(os.Environ(), "SCRIPT="+script, "LIST="+bridgeList, "BIN="+bin)
+	cmd.Env = append(os.Environ(), "SCRIPT="+script, "LIST="+bridgeList, "BIN="+bin, "UNIT="+unit)
 	out, err := cmd.Output()
 	require.NoError(t, err)
 	lines := strings.Split(string(out), "\n")

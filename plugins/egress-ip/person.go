@@ -66,7 +66,7 @@ func usage(w io.Writer) {
 		fmt.Fprintf(w, "  egress-ip %-10s %s\n", c.name, c.summary)
 	}
 	fmt.Fprintf(w, "  egress-ip %-10s %s\n", "help", "print this; -h behind a command is about that command")
-	fmt.Fprint(w, "\nREADME.md says how to configure it.\n")
+	fmt.Fprint(w, "\nplugins/egress-ip/README.md in the sources says how to configure it.\n")
 }
 
 func isHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }
