@@ -48,6 +48,7 @@ func TestClassification(t *testing.T) {
 `, `10.244.1.5 comment "pod" : goto out_%[1]d`, `192.168.124.99 : goto forged`, `
 	map back6 {
 		type ipv6_addr : verdict
+		size 16384
 		elements = { fd00:10:244::5 comment "pod" : goto back_%[1]d }
 	}
 `, `
@@ -73,16 +74,17 @@ func TestClassification(t *testing.T) {
 `, `
 	chain prerouting {
 		type filter hook prerouting priority dstnat + 10; policy accept;
-		ip saddr vmap @out4
-		ip daddr vmap @back4
 		ip6 saddr vmap @out6
 		ip6 daddr vmap @back6
+		ip saddr vmap @out4
+		ip daddr vmap @back4
 		ct state related jump related
 		meta mark & 0xffff3fff vmap @unmarked
 	}
 `, `
 	map unmarked {
 		type mark : verdict
+		size 1
 		elements = { 0x00000000 : goto others }
 	}
 `, `
@@ -92,16 +94,16 @@ func TestClassification(t *testing.T) {
 	}
 `, `
 	chain related {
-		ct direction original ct original ip saddr vmap @out4
 		ct direction original ct original ip6 saddr vmap @out6
+		ct direction original ct original ip saddr vmap @out4
 	}
 `, `
 	chain out_%[1]d {
 		ct direction reply goto inbound
-		ip daddr @cluster4 goto others
 		ip6 daddr @cluster6 goto others
-		ct original ip saddr . iif @pods4 meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
+		ip daddr @cluster4 goto others
 		ct original ip6 saddr . iif @pods6 meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
+		ct original ip saddr . iif @pods4 meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
 		ct state invalid,untracked meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
 		iif 0 meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
 		goto forged
@@ -117,15 +119,15 @@ func TestClassification(t *testing.T) {
 	}
 `, `
 	chain inbound {
-		ct original ip daddr vmap @arrived4
 		ct original ip6 daddr vmap @arrived6
+		ct original ip daddr vmap @arrived4
 		goto others
 	}
 `, `
 	chain forged {
 		iif "lo" goto others
-		update @forged4 { ip saddr . iif counter }
 		update @forged6 { ip6 saddr . iif counter }
+		update @forged4 { ip saddr . iif counter }
 		drop
 	}
 `, `
@@ -135,48 +137,48 @@ func TestClassification(t *testing.T) {
 `, `
 	chain postrouting {
 		type nat hook postrouting priority -199; policy accept;
-		meta mark & 0x0f000000 == 0x0f000000 return
-		snat ip to ip saddr . oif map @snat4 fully-random
+		meta mark & 0x0f000000 == 0x0f000000 goto unmarked
 		snat ip6 to ip6 saddr . oif map @snat6 fully-random
+		snat ip to ip saddr . oif map @snat4 fully-random
 	}
 `, `
 	chain exit {
 		type filter hook postrouting priority 2147483646; policy accept;
 		meta mark & 0x0f000000 == 0x0f000000 accept
+		ip6 saddr . oif @exit6 meta mark set meta mark & 0xf0ffffff accept
+		ip saddr . oif @exit4 meta mark set meta mark & 0xf0ffffff accept
 		meta mark & 0x0f000000 == 0x00000000 goto unmarked
 		ct direction reply meta mark set meta mark & 0xf0ffffff accept
-		ip saddr . oif @exit4 meta mark set meta mark & 0xf0ffffff accept
-		ip6 saddr . oif @exit6 meta mark set meta mark & 0xf0ffffff accept
 		ct state invalid,untracked goto dropped
-		ip daddr vmap @back4
 		ip6 daddr vmap @back6
+		ip daddr vmap @back4
 		goto dropped
 	}
 `, `
 	chain unmarked {
-		ct original ip saddr vmap @guard4
-		ct state invalid,untracked ip saddr vmap @guard4
 		ct original ip6 saddr vmap @guard6
 		ct state invalid,untracked ip6 saddr vmap @guard6
+		ct original ip saddr vmap @guard4
+		ct state invalid,untracked ip saddr vmap @guard4
 	}
 `, `
 	chain exit_%[1]d {
 		ct direction reply accept
-		ip daddr @cluster4 accept
-		ip saddr . oif @exit4 accept
-		ip daddr vmap @back4
 		ip6 daddr @cluster6 accept
 		ip6 saddr . oif @exit6 accept
 		ip6 daddr vmap @back6
+		ip daddr @cluster4 accept
+		ip saddr . oif @exit4 accept
+		ip daddr vmap @back4
 		goto dropped
 	}
 `, `
 	chain dropped {
 		ct state invalid drop
-		ct state untracked update @dropped4 { ip saddr . oif counter } drop
-		meta nfproto ipv4 update @dropped4 { ct original ip saddr . oif counter }
 		ct state untracked update @dropped6 { ip6 saddr . oif counter } drop
 		meta nfproto ipv6 update @dropped6 { ct original ip6 saddr . oif counter }
+		ct state untracked update @dropped4 { ip saddr . oif counter } drop
+		meta nfproto ipv4 update @dropped4 { ct original ip saddr . oif counter }
 		counter packets 0 bytes 0 drop
 	}
 `} {

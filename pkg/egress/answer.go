@@ -64,6 +64,7 @@ type Marking struct {
 	Mark    uint32
 	ToPod   bool // the destination is an annotated pod of the node, whatever networks are the cluster's
 	Guarded bool // what is marked for a link leaves by it, with an egress address, or is dropped
+	Known   bool // map guard4 or guard6 has the pod, so also what has no link's mark is
 }
 
 // Translation is what the table inet egress_ip does with the source of a packet

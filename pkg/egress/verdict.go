@@ -81,11 +81,14 @@ func (w Way) source() netip.Addr {
 	return w.Packet.Source
 }
 
-// dropped reports whether the guard drops the packet: it is marked for the link, and
-// leaves by another, or with another source.
+// dropped reports whether the guard drops the packet: it is to leave the cluster by another
+// link, or with another source.
 func (w Way) dropped() bool {
-	return w.Marking.Guarded && !w.Marking.ToPod && w.HasEgress() && w.Packet.Mark&w.MarkMask == w.Flow.Mark &&
-		(w.Answer.Link != w.Flow.Index || w.source() != w.Flow.Address)
+	if _, is := w.Cluster(); is || !w.Marking.Guarded || w.Marking.ToPod || !w.HasEgress() {
+		return false
+	}
+	unmarked := w.Packet.Mark&w.MarkMask == 0 || w.Packet.Mark&w.MarkMask == w.MarkMask
+	return (w.Marking.Known || !unmarked) && (w.Answer.Link != w.Flow.Index || w.source() != w.Flow.Address)
 }
 
 // causes returns why the packet does not go as it should, in the order of its way.

@@ -42,6 +42,9 @@ func (k *Kernel) marking(pod, to netip.Addr) (m egress.Marking, err error) {
 		return m, err
 	}
 	if pod.IsValid() {
+		if _, m.Known, err = k.element(egress.Element{Set: egress.FamilyOf(pod).Guard(), Pod: pod}); err != nil {
+			return m, err
+		}
 		out, there, err := k.element(egress.Element{Set: egress.FamilyOf(pod).Out(), Pod: pod})
 		if err != nil {
 			return m, err
