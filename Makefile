@@ -83,13 +83,13 @@ test-containerd: build tools commands runtime
 	$(GO) test -C integration/containerd -count 1 -timeout 9m ./...
 
 # What makes and runs guests.
-GUEST_COMMANDS = qemu-system-x86_64 busybox mmdebstrap depmod mke2fs
+GUEST_COMMANDS = qemu-system-x86_64 qemu-system-aarch64 mmdebstrap depmod mke2fs xz
 
 guests:
 	@for c in $(GUEST_COMMANDS); do command -v $$c >/dev/null || missing=1; done; \
-	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends qemu-system-x86 busybox-static mmdebstrap kmod e2fsprogs; fi
+	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends qemu-system-x86 qemu-system-arm mmdebstrap kmod e2fsprogs xz-utils; fi
 
-# On Debian's kernels 6.1 and 6.12, in guests. GUESTS chooses: '-run TestKernels/6.1 -group vrf -tests TestVRF/IPv4'.
+# On Debian's kernels 6.1 and 6.12, and 6.1 for arm64, in guests. GUESTS chooses: '-run TestKernels/6.1 -group vrf -tests TestVRF/IPv4'.
 test-kernels: guests
 	$(GO) test -C integration/kernels -count 1 -timeout 30m $(GUESTS)
 

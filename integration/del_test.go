@@ -65,14 +65,14 @@ func without(state, link string) string {
 // 5-tuple.
 func askFrom(t *testing.T, n *nettest.Namespace, network string, port int, server string) string {
 	t.Helper()
-	dialer := net.Dialer{Timeout: time.Second, LocalAddr: &net.UDPAddr{Port: port}}
+	dialer := net.Dialer{Timeout: nettest.Within(time.Second), LocalAddr: &net.UDPAddr{Port: port}}
 	if network == "tcp" {
 		dialer.LocalAddr = &net.TCPAddr{Port: port}
 	}
 	var conn net.Conn
 	var err error
 	// A process that another test forks holds the last call's socket until it execs.
-	for deadline := time.Now().Add(time.Second); conn == nil && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(nettest.Within(time.Second)); conn == nil && time.Now().Before(deadline); {
 		n.Do(t, func() { conn, err = dialer.Dial(network, server) })
 		if !errors.Is(err, unix.EADDRINUSE) {
 			break
@@ -81,7 +81,7 @@ func askFrom(t *testing.T, n *nettest.Namespace, network string, port int, serve
 	}
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(nettest.Within(time.Second))))
 	if network == "udp" {
 		_, err = conn.Write([]byte("?"))
 		require.NoError(t, err)

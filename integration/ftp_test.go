@@ -80,7 +80,7 @@ func (c *cluster) fetch(t *testing.T, client *nettest.Namespace, address string)
 				break
 			}
 		}
-		time.Sleep(waitFor / 10) // the connection of the command outlives that of the data
+		time.Sleep(time.Second) // the connection of the command outlives that of the data
 	}()
 
 	var data net.Listener

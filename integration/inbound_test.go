@@ -17,7 +17,9 @@ import (
 )
 
 // waitFor and tick bound waits for what takes milliseconds on an idle machine.
-const waitFor, tick = 10 * time.Second, 5 * time.Millisecond
+const tick = 5 * time.Millisecond
+
+var waitFor = nettest.Within(10 * time.Second)
 
 // The pod of these tests, its Services, and where they lead that nobody serves.
 const (

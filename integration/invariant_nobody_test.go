@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/egress-ip/egress-ip/pkg/record"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -212,5 +213,5 @@ func within(t *testing.T, do func()) {
 	t.Helper()
 	begun := time.Now()
 	do()
-	require.Less(t, time.Since(begun), 5*time.Second)
+	require.Less(t, time.Since(begun), nettest.Within(5*time.Second))
 }

@@ -73,12 +73,12 @@ func keepAsking(t *testing.T, c *cluster, n *nettest.Namespace, ipv4, ipv6 strin
 		for network, address := range map[string]string{"udp": server.address, "tcp": server.repeated} {
 			var conn net.Conn
 			var err error
-			n.Do(t, func() { conn, err = net.DialTimeout(network, address, time.Second) })
+			n.Do(t, func() { conn, err = net.DialTimeout(network, address, nettest.Within(time.Second)) })
 			require.NoError(t, err)
 			t.Cleanup(func() { conn.Close() })
 			a.every(3*time.Millisecond, server.want, func() (string, error) {
 				answer := make([]byte, 64)
-				if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+				if err := conn.SetDeadline(time.Now().Add(nettest.Within(time.Second))); err != nil {
 					return "", err
 				}
 				if _, err := conn.Write([]byte("?")); err != nil {

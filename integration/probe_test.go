@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
@@ -256,7 +255,7 @@ func TestProbeNeighbourDiscovery(t *testing.T) {
 		c.advertise(t, to)
 		require.Eventually(t, func() bool {
 			return strings.Contains(c.command(t, "ip", "-6", "route", "show", "default"), "via "+probeSource+" dev eth0 proto ra")
-		}, 2*time.Second, 10*time.Millisecond, "advert to %s", to)
+		}, waitFor, tick, "advert to %s", to)
 		c.command(t, "ip", "-6", "route", "del", "default", "via", probeSource, "dev", "eth0")
 	}
 }

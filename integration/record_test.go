@@ -215,12 +215,12 @@ func TestLockHeld(t *testing.T) {
 		begun := time.Now()
 		_, have := c.egressIP(t, args...)
 		require.Equal(t, exit, have)
-		require.Less(t, time.Since(begun), 5*time.Second)
+		require.Less(t, time.Since(begun), nettest.Within(5*time.Second))
 	}
 	sandbox := d.Path()
 	for _, verb := range []string{"ADD", "DEL"} { // of a plain pod
 		plain := pluginCommand(call{verb, "plain", sandbox, request(t, noProbe, nil, "10.244.1.6"), ""})
-		text, exit := c.runWithin(t, 5*time.Second, plain)
+		text, exit := c.runWithin(t, nettest.Within(5*time.Second), plain)
 		require.Zero(t, exit, text)
 	}
 	for name, cmd := range map[string]*exec.Cmd{
@@ -231,7 +231,7 @@ func TestLockHeld(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			begun := time.Now()
-			text, exit := c.runWithin(t, 25*time.Second, cmd)
+			text, exit := c.runWithin(t, nettest.Within(25*time.Second), cmd)
 			require.Equal(t, 1, exit, text)
 			require.GreaterOrEqual(t, time.Since(begun), 9*time.Second)
 			require.Contains(t, text, fmt.Sprintf("process %d (sleep 900", holder.Process.Pid))
@@ -263,7 +263,7 @@ func TestPlainWithoutRecord(t *testing.T) {
 				plugin := pluginCommand(call{step.verb, step.id, d.Path(), request(t, noProbe, nil, "10.244.1.6"), ""})
 				cmd := exec.Command("unshare", "--mount", "sh", "-c", mount+` && exec "$0"`, plugin.Path)
 				cmd.Env, cmd.Stdin = append(plugin.Env, "PATH="+os.Getenv("PATH")), plugin.Stdin
-				out, exit := c.runWithin(t, 25*time.Second, cmd)
+				out, exit := c.runWithin(t, nettest.Within(25*time.Second), cmd)
 				require.Equal(t, step.exit, exit, "%s of %s: %s", step.verb, step.id, out)
 			}
 			require.Equal(t, before, c.state(t))

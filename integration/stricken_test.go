@@ -149,7 +149,7 @@ func (s *stricken) establish(t *testing.T) []lasting {
 			for network, address := range map[string]string{"tcp": w.repeated, "udp": w.server} {
 				var conn net.Conn
 				var err error
-				d.Do(t, func() { conn, err = net.DialTimeout(network, address, time.Second) })
+				d.Do(t, func() { conn, err = net.DialTimeout(network, address, nettest.Within(time.Second)) })
 				require.NoError(t, err)
 				t.Cleanup(func() { conn.Close() })
 				l := lasting{conn, w.egress, d.id + " " + network + " " + address}
@@ -164,7 +164,7 @@ func (s *stricken) establish(t *testing.T) []lasting {
 // requireGoesOn: the server answers, to the address to which it has answered before.
 func (l lasting) requireGoesOn(t *testing.T) {
 	t.Helper()
-	require.NoError(t, l.SetDeadline(time.Now().Add(5*time.Second)))
+	require.NoError(t, l.SetDeadline(time.Now().Add(nettest.Within(5*time.Second))))
 	_, err := l.Write([]byte("?"))
 	require.NoError(t, err, l.name)
 	answer := make([]byte, 64)

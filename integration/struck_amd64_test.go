@@ -45,7 +45,7 @@ func (s struck) String() string {
 }
 
 // patience is how long a process may take that is struck.
-const patience = 30 * time.Second
+var patience = nettest.Within(30 * time.Second)
 
 // strike runs a command on the node with ptrace(2), and strikes it.
 func (s strike) run(t testing.TB, n *nettest.Namespace, cmd *exec.Cmd, stdin string) struck {

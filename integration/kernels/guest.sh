@@ -22,18 +22,19 @@ fi
 dmesg -n 1
 echo "@@ kernel $(uname -r)"
 
+programs() { # DIRECTORY: of what tests call, and not from the host each time
+	cp -r "$1" /tmp/bin
+	export EGRESS_IP_TEST_BIN=/tmp/bin
+}
+
 group() { # NAME DIRECTORY COMMAND ...
 	group=$1
 	echo "@@ begin $group"
-	cd "/src/$2" || exit
+	cd "$2" || exit
 	shift 2
-	setsid -w "$@" </dev/null
+	"$@" </dev/null
 	echo "@@ end $group $?"
 }
-
-# Programs that tests call often are not read from the host each time.
-cp -r $run/bin /tmp/bin
-export EGRESS_IP_TEST_BIN=/tmp/bin
 
 # What is on the disk is there after a reboot.
 boot=$(cat /boots 2>/dev/null || echo 0)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,6 @@ import (
 
 // guest is one start of the emulator.
 type guest struct {
-	kernel  string    // a directory of the machine
 	systemd bool      // systemd is process 1, and the tests a service of it
 	boots   [][]group // what runs at each boot; the disk keeps what was written, /run and /tmp do not
 }
@@ -23,22 +23,29 @@ type guest struct {
 const startUp = 2 * time.Minute
 
 // slowness is how many times as long things may take in a guest, where the processor is emulated.
-const slowness = 10
+const slowness = 4
+
+// inGuest is where guests have what was built for them.
+const inGuest = "/src/integration/kernels/.run"
 
 // run boots the guest and reports what it runs.
-func (g guest) run(t *testing.T) {
+func (g guest) run(t *testing.T, k kernel) {
 	limit := startUp
 	for number, boot := range g.boots {
 		limit += startUp
 		for _, group := range boot {
 			limit += group.limit
 		}
-		g.write(t, number, boot)
+		k.write(t, number, boot)
 	}
 	console := filepath.Join(run, "console")
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	qemu := g.emulator(ctx, t, console)
+	first := "/src/integration/kernels/guest.sh"
+	if g.systemd {
+		first = "/sbin/init"
+	}
+	qemu := k.emulator(ctx, first, console)
 	stdout, err := qemu.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +57,7 @@ func (g guest) run(t *testing.T) {
 	lines := &lines{Scanner: bufio.NewScanner(stdout)}
 	lines.Buffer(nil, 1<<20)
 	for _, boot := range g.boots {
-		g.follow(t, lines, boot)
+		k.follow(t, lines, boot)
 	}
 	for lines.Scan() { // until it is off
 	}
@@ -59,11 +66,11 @@ func (g guest) run(t *testing.T) {
 		return
 	}
 	printed, _ := os.ReadFile(console)
-	t.Errorf("the guest with %s, which has %s: %v\n%s", g.kernel, limit, err, printed)
+	t.Errorf("the guest with %s, which has %s: %v\n%s", k.name, limit, err, printed)
 }
 
 // write makes the guest's plan for one boot, and removes the former guest's.
-func (g guest) write(t *testing.T, number int, boot []group) {
+func (k kernel) write(t *testing.T, number int, boot []group) {
 	t.Helper()
 	if number == 0 {
 		former, _ := filepath.Glob(filepath.Join(run, "plan.*"))
@@ -71,43 +78,49 @@ func (g guest) write(t *testing.T, number int, boot []group) {
 			_ = os.Remove(plan)
 		}
 	}
-	plan := fmt.Sprintf("export EGRESS_IP_TEST_SLOWNESS=%d\n", slowness)
+	plan := fmt.Sprintf("export EGRESS_IP_TEST_SLOWNESS=%d\nprograms %s/bin\n", slowness, filepath.Join(inGuest, k.arch))
 	for _, group := range boot {
-		plan += group.command()
+		plan += group.command(k.arch)
 	}
 	if err := os.WriteFile(filepath.Join(run, fmt.Sprintf("plan.%d", number)), []byte(plan), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// emulator is the command that boots the guest: two processors, emulated, since not every machine lets
-// guests use its own; the root disk is as it was made, each time.
-func (g guest) emulator(ctx context.Context, t *testing.T, console string) *exec.Cmd {
-	t.Helper()
-	first := "/src/integration/kernels/guest.sh"
-	if g.systemd {
-		first = "/sbin/init"
-	}
-	dir := filepath.Join(*machine, g.kernel)
+// emulators emulate a processor of each architecture, since not every machine lets guests use its own; and what
+// their kernels call the console.
+var emulators = map[string]struct {
+	command []string
+	console string
+}{
+	"amd64": {[]string{"qemu-system-x86_64", "-M", "q35", "-cpu", "max,la57=off"}, "ttyS0"},
+	"arm64": {[]string{"qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72"}, "ttyAMA0"},
+}
+
+// emulator is the command that boots a guest; its kernel starts first. The root disk is as it was made, each time.
+func (k kernel) emulator(ctx context.Context, first, console string) *exec.Cmd {
+	dir := filepath.Join(*machine, k.name)
+	emulator := emulators[k.arch]
 	share := "local,security_model=none,readonly=on,multidevs=remap,mount_tag="
-	return exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi,tb-size=512",
-		"-cpu", "max,la57=off", "-smp", "2", "-m", "3072", "-nodefaults", "-display", "none",
+	args := append(slices.Clone(emulator.command[1:]),
+		"-accel", "tcg,thread=multi,tb-size=512", "-smp", "2", "-m", "3072", "-nodefaults", "-display", "none",
 		"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", filepath.Join(dir, "ram.cpio"),
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr net.ifnames=0 systemd.show_status=0 guest="+first,
-		"-drive", "file="+filepath.Join(*machine, "root.ext4")+",format=raw,if=virtio,snapshot=on,cache=unsafe",
+		"-append", "quiet panic=-1 mitigations=off nokaslr net.ifnames=0 systemd.show_status=0 console="+emulator.console+" guest="+first,
+		"-drive", "file="+filepath.Join(*machine, k.arch+".ext4")+",format=raw,if=virtio,snapshot=on,cache=unsafe",
 		"-virtfs", share+"src,path="+repository,
 		"-virtfs", share+"modules,path="+filepath.Join(dir, "lib/modules"),
 		"-device", "virtio-rng-pci", "-serial", "file:"+console,
 		"-device", "virtio-serial-pci", "-chardev", "file,id=out,path=/dev/stdout", "-device", "virtserialport,chardev=out")
+	return exec.CommandContext(ctx, emulator.command[0], args...)
 }
 
 // follow reports the groups of one boot, as the guest's lines tell.
-func (g guest) follow(t *testing.T, lines *lines, boot []group) {
+func (k kernel) follow(t *testing.T, lines *lines, boot []group) {
 	t.Helper()
 	began := time.Now()
 	release, found := lines.until("kernel")
 	if !found {
-		t.Errorf("%s has not started", g.kernel)
+		t.Errorf("%s has not started", k.name)
 		return
 	}
 	fmt.Printf("%s: up in %s\n", release, since(began))

@@ -23,12 +23,12 @@ type group struct {
 }
 
 // command is the group's line in the guest's plan.
-func (g group) command() string {
+func (g group) command(arch string) string {
+	binary := path.Join(inGuest, arch, path.Base(g.pkg))
 	if g.program {
-		return fmt.Sprintf("group %s . /src/integration/kernels/.run/%s\n", g.name, path.Base(g.pkg))
+		return fmt.Sprintf("group %s /tmp %s\n", g.name, binary)
 	}
-	return fmt.Sprintf("group %s %s /src/integration/kernels/.run/%s.test -test.v=test2json -test.timeout %s -test.run '%s'\n",
-		g.name, g.pkg, path.Base(g.pkg), g.limit, g.tests)
+	return fmt.Sprintf("group %s /src/%s %s.test -test.v=test2json -test.timeout %s -test.run '%s'\n", g.name, g.pkg, binary, g.limit, g.tests)
 }
 
 // report makes a subtest of each test of the group, when it has ended.
@@ -67,7 +67,7 @@ func (g group) report(t *testing.T, lines *lines) {
 			t.Fatal(err)
 		}
 		if tests.add(e); e.ended() && e.Test != "" && path.Dir(e.Test) == "." {
-			g.result(t, tests, e.Test)
+			g.result(t, tests, "", e.Test)
 		}
 	}
 	if err := convert.Wait(); err != nil {
@@ -75,7 +75,7 @@ func (g group) report(t *testing.T, lines *lines) {
 	}
 	for _, name := range tests[""].children { // the program has ended before them
 		if tests[name].action == "" {
-			g.result(t, tests, name)
+			g.result(t, tests, "", name)
 		}
 	}
 	if status := <-status; status != "0" {
@@ -99,15 +99,14 @@ func (g group) copy(lines *lines, to io.Writer) string {
 }
 
 // result reports a test that has ended, with those inside it. What skips must be known to.
-func (g group) result(t *testing.T, tests results, name string) {
+func (g group) result(t *testing.T, tests results, parent, name string) {
 	t.Helper()
 	r := tests[name]
-	base := name[strings.LastIndex(name, "/")+1:]
-	t.Run(base, func(t *testing.T) {
+	t.Run(strings.TrimPrefix(name, parent+"/"), func(t *testing.T) {
 		for _, child := range r.children {
-			g.result(t, tests, child)
+			g.result(t, tests, name, child)
 		}
-		t.Logf("%.1fs in the guest\n%s", r.elapsed, &r.output)
+		t.Logf("in the guest:\n%s", &r.output)
 		switch why, known := g.skips[name]; {
 		case r.action == "skip" && known:
 			fmt.Printf("%s skips: %s\n", name, why)
@@ -126,7 +125,6 @@ func (g group) result(t *testing.T, tests results, name string) {
 // event is what test2json makes of a line.
 type event struct {
 	Action, Test, Output string
-	Elapsed              float64
 }
 
 func (e event) ended() bool { return e.Action == "pass" || e.Action == "fail" || e.Action == "skip" }
@@ -138,7 +136,6 @@ type result struct {
 	children []string
 	output   strings.Builder
 	action   string // pass, fail or skip, once it has ended
-	elapsed  float64
 }
 
 func (r results) add(e event) {
@@ -155,6 +152,6 @@ func (r results) add(e event) {
 	test := r[e.Test]
 	test.output.WriteString(e.Output)
 	if e.ended() {
-		test.action, test.elapsed = e.Action, e.Elapsed
+		test.action = e.Action
 	}
 }

@@ -40,7 +40,7 @@ func TestFramesAreAnswered(t *testing.T) {
 				require.NoError(t, sender.Send(0, 1))
 				require.Eventually(t, func() bool {
 					return answers.Count(func(p Packet) bool { return !p.Outgoing && tt.answer(p) }) == sent
-				}, 5*time.Second, time.Millisecond)
+				}, Within(5*time.Second), time.Millisecond)
 				frame.Transport()[len(tt.transport)-1]++
 				frame.Seal()
 			}

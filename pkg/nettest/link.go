@@ -7,7 +7,7 @@ import (
 )
 
 // usableWithin is how long a link may take from up to usable. It takes milliseconds, unless the machine is very busy.
-const usableWithin = 20 * time.Second
+var usableWithin = Within(20 * time.Second)
 
 // Connect makes a veth pair between two namespaces, both ends up and usable at once, IPv6 link-local addresses included.
 func Connect(t T, a *Namespace, aLink string, b *Namespace, bLink string) {
