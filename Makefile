@@ -66,6 +66,7 @@ commands:
 
 test: lint build tools commands
 	$(GO) test -timeout 30m ./...
+	$(GO) test -C integration/schema ./...
 
 # That releases are reproducible, the image is what it should be, and the manifests are
 # Kubernetes'. Not out of the cache: Go does not see what make reads.
@@ -103,7 +104,7 @@ lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
-	@staticcheck=$$($(GO) tool -n staticcheck); for module in containerd kernels release; do \
+	@staticcheck=$$($(GO) tool -n staticcheck); for module in containerd kernels release schema; do \
 		(cd integration/$$module && $(GO) vet ./... && $$staticcheck ./...) || exit; \
 	done
 
@@ -116,6 +117,7 @@ fuzz:
 	$(GO) test ./pkg/conflist -run '^$$' -fuzz FuzzList -fuzztime $(FUZZTIME)
 	$(GO) test ./pkg/conflist -run '^$$' -fuzz FuzzEntry -fuzztime $(FUZZTIME)
 	$(GO) test ./pkg/kernel -run '^$$' -fuzz FuzzParseRule -fuzztime $(FUZZTIME)
+	$(GO) test -C integration/schema -run '^$$' -fuzz FuzzSchema -fuzztime $(FUZZTIME) -fuzzminimizetime 10x
 
 clean:
 	rm -rf bin dist

@@ -14,54 +14,6 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// wireCall is what libcni and the runtime add to an entry.
-type wireCall struct {
-	CNIVersion string                     `json:"cniVersion"`
-	Runtime    map[string]json.RawMessage `json:"runtimeConfig"`
-	PrevResult json.RawMessage            `json:"prevResult"`
-}
-
-// wire is the JSON as a runtime writes it; the keys that are not ours are in the CNI
-// specification.
-type wire struct {
-	wireCall
-	Name         string          `json:"name"`
-	Type         string          `json:"type"`
-	Capabilities map[string]bool `json:"capabilities"`
-	Args         json.RawMessage `json:"args"`
-	IPAM         json.RawMessage `json:"ipam"`
-	DNS          json.RawMessage `json:"dns"`
-
-	Links        []wireLink `json:"links"`
-	ClusterCIDRs []string   `json:"clusterCIDRs"`
-	RulePriority *int64     `json:"rulePriority"`
-	TableBase    *int64     `json:"tableBase"`
-	MarkMask     *string    `json:"markMask"`
-	MaskedMarks  *string    `json:"maskedMarks"`
-	Counters     *bool      `json:"counters"`
-	SourceCheck  *bool      `json:"sourceCheck"`
-	ProbeSNAT    wireProbe  `json:"probeSNAT"`
-}
-
-type wireLink struct {
-	Name           *string     `json:"name"`
-	Gateways       []string    `json:"gateways"`
-	Allow          []wireAllow `json:"allow"`
-	DuplicateCheck *bool       `json:"duplicateCheck"`
-}
-
-type wireAllow struct {
-	Namespaces []string `json:"namespaces"`
-	Addresses  []string `json:"addresses"`
-}
-
-type wireProbe struct {
-	Mode       *string  `json:"mode"`
-	Links      []string `json:"links"`
-	Source     *string  `json:"source"`
-	Translated *string  `json:"translated"`
-}
-
 // parse reads stdin into a Config. Errors name the key and the value.
 func parse(stdin []byte) (Config, error) {
 	var w wire
@@ -76,12 +28,7 @@ func parse(stdin []byte) (Config, error) {
 			return Config{}, err
 		}
 	}
-	c := Config{
-		Network:      w.Name,
-		RulePriority: DefaultRulePriority,
-		TableBase:    DefaultTableBase,
-		MarkMask:     DefaultMarkMask,
-	}
+	c := Config{Network: w.Name, MarkMask: DefaultMarkMask}
 	var err error
 	for i, l := range w.Links {
 		link, err := parseLink(fmt.Sprintf("links[%d]", i), l)
@@ -101,13 +48,10 @@ func parse(stdin []byte) (Config, error) {
 		}
 		c.ClusterCIDRs = append(c.ClusterCIDRs, p)
 	}
-	// Rule 0 is the kernel's lookup of local, 32766 that of main; and the two priorities
-	// below this one have rules of ours.
-	if c.RulePriority, err = parseNumber("rulePriority", w.RulePriority, c.RulePriority, 3, 32765); err != nil {
+	if c.RulePriority, err = parseNumber("rulePriority", w.RulePriority); err != nil {
 		return Config{}, err
 	}
-	// Tables below 256 are the kernel's; the ifindex, up to 2^31-1, comes on top.
-	if c.TableBase, err = parseNumber("tableBase", w.TableBase, c.TableBase, 256, 1<<31-1); err != nil {
+	if c.TableBase, err = parseNumber("tableBase", w.TableBase); err != nil {
 		return Config{}, err
 	}
 	if w.MarkMask != nil {
@@ -136,23 +80,32 @@ func decodeStrict(stdin []byte, w *wire) error {
 	if err != nil {
 		return decodeError(stdin, err)
 	}
+	if len(strict) == 0 {
+		return nil
+	}
+	// The two kinds of mistakes have one type: decode again, and look for one kind alone.
+	unknown, err := kjson.UnmarshalStrict(stdin, new(wire), kjson.DisallowUnknownFields)
+	if err != nil {
+		return decodeError(stdin, err)
+	}
 	for _, e := range strict {
-		var field kjson.FieldError
-		if !errors.As(e, &field) {
-			return fmt.Errorf("network configuration: %w", e)
+		switch path := fieldPath(e); {
+		case !slices.ContainsFunc(unknown, func(u error) bool { return fieldPath(u) == path }):
+			return fmt.Errorf("key %q stands twice; write it once", path)
+		case !strings.HasPrefix(path, "cni.dev/"):
+			return fmt.Errorf("unknown key %q; the keys there are %s", path, knownKeys(path))
 		}
-		if key, unknown := strings.CutPrefix(e.Error(), "unknown field "); unknown {
-			if strings.HasPrefix(field.FieldPath(), "cni.dev/") {
-				continue
-			}
-			return fmt.Errorf("unknown key %s; the keys there are %s", key, knownKeys(field.FieldPath()))
-		}
-		if key, twice := strings.CutPrefix(e.Error(), "duplicate field "); twice {
-			return fmt.Errorf("key %s stands twice; write it once", key)
-		}
-		return fmt.Errorf("network configuration: %w", e)
 	}
 	return nil
+}
+
+// fieldPath is where in the JSON a strict error is.
+func fieldPath(err error) string {
+	var field kjson.FieldError
+	if !errors.As(err, &field) {
+		return "" // the library has no other errors
+	}
+	return field.FieldPath()
 }
 
 // decode reads what is asked for and nothing else: other keys may be what they like.
@@ -315,7 +268,7 @@ func parseProbe(w wireProbe) (Probe, error) {
 	p := Probe{Mode: ProbeAuto, Links: w.Links, Source: DefaultProbeSource, Translated: DefaultProbeTranslated}
 	if w.Mode != nil {
 		p.Mode = ProbeMode(*w.Mode)
-		if !slices.Contains([]ProbeMode{ProbeAuto, ProbeAlways, ProbeNever}, p.Mode) {
+		if !slices.Contains(probeModes, p.Mode) {
 			return Probe{}, fmt.Errorf("probeSNAT.mode: %q is none of auto, always, never", *w.Mode)
 		}
 	}

@@ -8,12 +8,13 @@ import (
 	"strings"
 )
 
-func parseNumber(key string, value *int64, without uint32, low, high int64) (uint32, error) {
+func parseNumber(key string, value *int64) (uint32, error) {
+	n := numbers[key]
 	if value == nil {
-		return without, nil
+		return n.without, nil
 	}
-	if *value < low || *value > high {
-		return 0, fmt.Errorf("%s: %d is not between %d and %d", key, *value, low, high)
+	if *value < n.low || *value > n.high {
+		return 0, fmt.Errorf("%s: %d is not between %d and %d", key, *value, n.low, n.high)
 	}
 	return uint32(*value), nil
 }
