@@ -3,7 +3,6 @@ module github.com/egress-ip/egress-ip
 go 1.26.0
 
 require (
-	github.com/VictoriaMetrics/metrics v1.18.1
 	github.com/aymanbagabas/go-udiff v0.4.1
 	github.com/containernetworking/cni v1.3.1
 	github.com/containernetworking/plugins v1.9.1
@@ -39,8 +38,6 @@ require (
 	github.com/prometheus/common v0.60.0
 	github.com/safchain/ethtool v0.6.2 // indirect
 	github.com/spf13/cobra v1.9.1 // indirect
-	github.com/valyala/fastrand v1.1.0 // indirect
-	github.com/valyala/histogram v1.2.0 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
 	go.opentelemetry.io/otel v1.29.0 // indirect
 	go.opentelemetry.io/otel/trace v1.29.0 // indirect
