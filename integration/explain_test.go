@@ -183,29 +183,30 @@ func TestExplainNames(t *testing.T) {
 		require.Equal(t, want, out)
 	}
 	for name, tt := range map[string]struct {
+		exit int
 		args []string
 		says []string
 	}{
-		"no such pod":         {[]string{"payments/nobody"}, []string{`"payments/nobody"`, "payments/pod 10.244.1.5 fd00:10:244::5 (container 0123456789abcdef)", "payments/pod 10.244.1.7 (container 0123456799)"}},
-		"no such address":     {[]string{"10.244.1.9"}, []string{`"10.244.1.9"`, "10.244.1.7"}},
-		"too short":           {[]string{"0123456"}, []string{`"0123456"`, "there are"}},
-		"two pods by ID":      {[]string{"01234567"}, []string{`"01234567" may mean each of these`, explainedID, "0123456799"}},
-		"two pods by name":    {[]string{"payments/pod"}, []string{`"payments/pod" may mean each of these`, explainedID, "0123456799"}},
-		"no pod":              {nil, []string{"which POD?", "-h"}},
-		"two arguments":       {[]string{"payments/pod", "8.8.8.8"}, []string{"unexpected argument \"8.8.8.8\""}},
-		"unknown flag":        {[]string{explainedID, "--from", "8.8.8.8"}, []string{"--from"}},
-		"to nothing":          {[]string{explainedID, "--to"}, []string{"--to"}},
-		"to a name":           {[]string{explainedID, "--to", "example.org"}, []string{`--to "example.org" is not an IP address`}},
-		"to an empty address": {[]string{explainedID, "--to", ""}, []string{`--to ""`}},
-		"to multicast":        {[]string{explainedID, "--to", "224.0.0.1"}, []string{"224.0.0.1", "unicast"}},
-		"to itself":           {[]string{explainedID, "--to", "::1"}, []string{"::1", "unicast"}},
-		"to a link-local":     {[]string{explainedID, "--to", "fe80::1%eth0"}, []string{"fe80::1%eth0", "unicast"}},
-		"to nowhere":          {[]string{explainedID, "--to", "::"}, []string{"::", "unicast"}},
+		"no such pod":         {3, []string{"payments/nobody"}, []string{`"payments/nobody"`, "payments/pod 10.244.1.5 fd00:10:244::5 (container 0123456789abcdef)", "payments/pod 10.244.1.7 (container 0123456799)"}},
+		"no such address":     {3, []string{"10.244.1.9"}, []string{`"10.244.1.9"`, "10.244.1.7"}},
+		"too short":           {3, []string{"0123456"}, []string{`"0123456"`, "there are"}},
+		"two pods by ID":      {3, []string{"01234567"}, []string{`"01234567" may mean each of these`, explainedID, "0123456799"}},
+		"two pods by name":    {3, []string{"payments/pod"}, []string{`"payments/pod" may mean each of these`, explainedID, "0123456799"}},
+		"no pod":              {2, nil, []string{"which POD?", "-h"}},
+		"two arguments":       {2, []string{"payments/pod", "8.8.8.8"}, []string{"unexpected argument \"8.8.8.8\""}},
+		"unknown flag":        {2, []string{explainedID, "--from", "8.8.8.8"}, []string{"--from"}},
+		"to nothing":          {2, []string{explainedID, "--to"}, []string{"--to"}},
+		"to a name":           {2, []string{explainedID, "--to", "example.org"}, []string{`--to "example.org" is not an IP address`}},
+		"to an empty address": {2, []string{explainedID, "--to", ""}, []string{`--to ""`}},
+		"to multicast":        {2, []string{explainedID, "--to", "224.0.0.1"}, []string{"224.0.0.1", "unicast"}},
+		"to itself":           {2, []string{explainedID, "--to", "::1"}, []string{"::1", "unicast"}},
+		"to a link-local":     {2, []string{explainedID, "--to", "fe80::1%eth0"}, []string{"fe80::1%eth0", "unicast"}},
+		"to nowhere":          {2, []string{explainedID, "--to", "::"}, []string{"::", "unicast"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, errs, exit := c.explain(t, tt.args...)
 			require.Empty(t, out)
-			require.Equal(t, 2, exit)
+			require.Equal(t, tt.exit, exit)
 			for _, s := range tt.says {
 				require.Contains(t, errs, s)
 			}
@@ -226,6 +227,6 @@ func TestExplainNames(t *testing.T) {
 	alike.del(t)
 	c.plugin(call{command: "DEL", containerID: explainedID})
 	_, errs, exit := c.explain(t, "payments/pod")
-	require.Equal(t, 2, exit)
+	require.Equal(t, 3, exit)
 	require.Contains(t, errs, `no pod on this node has egress, so there is no "payments/pod"`)
 }

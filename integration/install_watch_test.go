@@ -224,7 +224,7 @@ func TestInstallWatchOnlyOne(t *testing.T) {
 	t.Parallel()
 	n := newInstallNode(t, map[string]string{"10-net.conflist": bridgeList})
 	w := n.watchInstall(t, flagsOfOne...)
-	_, stderr := n.run(t, 2, "install", "--watch")
+	_, stderr := n.run(t, 4, "install", "--watch")
 	require.Contains(t, stderr, "watches "+n.confDir()+" already")
 	before := n.all(t)
 	_, stderr = n.run(t, 1, "uninstall")

@@ -95,7 +95,7 @@ func TestInvariant5DamagedRecord(t *testing.T) {
 			_, exit := s.egressIP(t, "explain", four.addresses[0])
 			require.Zero(t, exit)
 			_, exit = s.egressIP(t, "explain", "payments/"+broken.id)
-			require.Equal(t, 2, exit)
+			require.Equal(t, 3, exit)
 			require.Equal(t, before, s.state(t))
 			_, exit = s.egressIP(t, "cleanup")
 			require.Equal(t, 1, exit, "pods are recorded")
@@ -211,7 +211,7 @@ func TestLockHeld(t *testing.T) {
 	require.NoError(t, err)
 
 	c.command(t, "ip", "rule", "del", "from", "10.244.1.5") // so that there is something to see
-	for exit, args := range map[int][]string{1: {"status"}, 2: {"explain", "no-such-pod"}} {
+	for exit, args := range map[int][]string{1: {"status"}, 3: {"explain", "no-such-pod"}} {
 		begun := time.Now()
 		_, have := c.egressIP(t, args...)
 		require.Equal(t, exit, have)

@@ -29,7 +29,7 @@ func TestStatusCommandLine(t *testing.T) {
 		"no format":        {[]string{"-o"}, 2, "", "flag needs an argument"},
 		"argument":         {[]string{"now"}, 2, "", `unexpected argument "now"`},
 		"argument, before": {[]string{"now", "-o", "json"}, 2, "", `unexpected argument "now"`},
-		"flag":             {[]string{"--verbose"}, 2, "", "unknown flag: --verbose; see egress-ip status -h"},
+		"flag":             {[]string{"--colour"}, 2, "", "unknown flag: --colour; see egress-ip status -h"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -110,7 +110,7 @@ func TestStatusCommand(t *testing.T) {
 	require.NoError(t, os.RemoveAll(filepath.Join(c.recordDir(t), "attachments")))
 	require.NoError(t, os.WriteFile(filepath.Join(c.recordDir(t), "attachments"), nil, 0o600))
 	for _, format := range []string{"text", "json", "prometheus"} {
-		_, problem := c.status(t, 2, "-o", format)
+		_, problem := c.status(t, 3, "-o", format)
 		require.Contains(t, problem, "egress-ip status: ")
 	}
 }
@@ -126,6 +126,6 @@ func TestStatusCannotPrint(t *testing.T) {
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = full, &stderr
 	_ = c.Node.Run(cmd)
-	require.Equal(t, 2, cmd.ProcessState.ExitCode())
+	require.Equal(t, 3, cmd.ProcessState.ExitCode())
 	require.Contains(t, stderr.String(), "no space left")
 }

@@ -45,12 +45,14 @@ func TestUnit(t *testing.T) {
 	t.Parallel()
 	values := unitValues(t)
 	for key, want := range map[string]string{
-		"Service.Type":          "notify",
-		"Service.ExecStart":     unitExecStart,
-		"Service.Restart":       "always",
-		"Service.WatchdogSec":   "60",
-		"Install.WantedBy":      "multi-user.target",
-		"Service.ProtectSystem": "strict",
+		"Service.Type":      "notify",
+		"Service.ExecStart": unitExecStart,
+		"Service.Restart":   "always",
+		// A command line does not become right by itself; whatever else ends it may.
+		"Service.RestartPreventExitStatus": "2",
+		"Service.WatchdogSec":              "60",
+		"Install.WantedBy":                 "multi-user.target",
+		"Service.ProtectSystem":            "strict",
 	} {
 		require.Equal(t, want, strings.Join(values[key], " "), key)
 	}

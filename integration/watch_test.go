@@ -123,7 +123,7 @@ func TestWatchOnlyOne(t *testing.T) {
 		var stderr bytes.Buffer
 		second.Stderr = &stderr
 		require.Error(t, c.Node.Run(second))
-		require.Equal(t, 2, second.ProcessState.ExitCode())
+		require.Equal(t, 4, second.ProcessState.ExitCode())
 		require.Contains(t, stderr.String(), tt.want)
 	}
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,6 +91,7 @@ func (p Place) read() (source, error) {
 	}
 	s := source{name: path, single: filepath.Ext(path) != ".conflist"}
 	s.file, err = readFile(path)
+	slog.Debug("read the configuration", "file", path, "error", err)
 	if errors.Is(err, fs.ErrNotExist) {
 		return source{}, &NotYetError{err}
 	}

@@ -1,8 +1,11 @@
 package node
 
 import (
+	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/egress-ip/egress-ip/pkg/kernel"
@@ -55,16 +58,22 @@ type key struct {
 	family egress.Family
 }
 
+// ReadError says that the node could not be read, so that nothing has been changed.
+type ReadError struct{ err error }
+
+func (e *ReadError) Error() string { return e.err.Error() }
+func (e *ReadError) Unwrap() error { return e.err }
+
 // look reads the node. It changes nothing. The attachments of those who are ending count
-// as none.
+// as none. The error is a [ReadError].
 func (n *Node) look(ending ...egress.Owner) (view, error) {
-	v := view{ending: ending}
+	v, begun := view{ending: ending}, time.Now()
 	for _, step := range []func(*view) error{
 		n.lookAtRecord, n.lookForFaults, n.lookAtTables, n.lookAtClassification, n.lookAtAllRules, n.lookAtAllRoutes,
 		n.lookAtAllAddresses, n.lookAtSrcValidMark,
 	} {
 		if err := step(&v); err != nil {
-			return view{}, err
+			return view{}, &ReadError{err}
 		}
 	}
 	if err := n.lookAtProbe(&v); err != nil {
@@ -76,6 +85,8 @@ func (n *Node) look(ending ...egress.Owner) (view, error) {
 	v.surplus = v.spare(surplus)
 	v.spared, _ = surplus.Less(v.surplus)
 	v.have, _ = v.have.Less(v.spared)
+	slog.Debug("read the node", "record", n.store.Dir(), "attachments", len(v.attached), "links", len(v.links),
+		"unread", errors.Join(v.unread...), "took", time.Since(begun))
 	return v, nil
 }
 

@@ -90,6 +90,7 @@ func (l *loop) schedule(now time.Time) {
 		due = l.earliest
 	}
 	l.timer.Reset(due.Sub(now))
+	l.log.Debug("something has changed", "look_in", due.Sub(now))
 }
 
 // look resyncs, and says what came of it. Events that come meanwhile are of the
@@ -101,6 +102,9 @@ func (l *loop) look() {
 	now := time.Now()
 	if len(changed) > 0 {
 		l.log.Info("put right what was not as it is to be", "changes", len(changed), "first", first(changed))
+	}
+	for _, c := range changed {
+		l.log.Debug("changed", "what", c)
 	}
 	if err != nil {
 		l.retry = longer(l.retry)

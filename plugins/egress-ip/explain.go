@@ -7,9 +7,12 @@ import (
 	"os"
 
 	"github.com/egress-ip/egress-ip/pkg/node"
+	"github.com/spf13/pflag"
 )
 
-const explainHelp = `usage: egress-ip explain POD [--to ADDRESS]
+var explainCommand = command{
+	name: "explain", summary: "print which way a pod's packets go, and why", needs: netAdmin, arguments: 1,
+	help: `usage: egress-ip explain POD [--to ADDRESS]
 
 Prints which way the first packet of a connection goes that an annotated pod opens:
 its mark, the rule that takes it, the table, the route, its source. The kernel is
@@ -19,51 +22,48 @@ POD is namespace/name, an address of the pod, or the ID of its container: that o
 sandbox, as "crictl pods" has it; the first 8 characters are enough. Without --to it
 is 8.8.8.8 and 2001:4860:4860::8888, as the pod has egress. A Service's address is
 not a destination: name that of its backend. Marks that somebody else sets, and
-masquerading behind egress-ip, are not looked at.
-
-Exit status: 0, it goes as the annotation says. 1, it does not, or the annotation
-names no address of the destination's family. 2, no such pod, or the node could not
-be looked at, or the command line is wrong.`
-
-// explainCommand serves `egress-ip explain`, and returns the exit status.
-func explainCommand(args []string) int {
-	flags := newFlags("explain", explainHelp)
-	destination := flags.String("to", "", "the destination, `ADDRESS`, behind all DNAT")
-	if exit, done := parse(flags, args, 1); done {
-		return exit
-	}
-	if flags.NArg() != 1 {
-		return explainError(errors.New("which POD? namespace/name, an address, or a container ID; see egress-ip explain -h"))
-	}
-	var to netip.Addr
-	if flags.Changed("to") {
-		var err error
-		if to, err = parseDestination(*destination); err != nil {
-			return explainError(err)
+masquerading behind egress-ip, are not looked at.`,
+	exits: map[int]string{
+		exitOK:     "it goes as the annotation says",
+		exitFailed: "it does not, or the annotation names no address of the destination's family",
+		exitCannot: "no such pod, or it cannot look at the node: it is not root, or the kernel refuses",
+	},
+	setUp: func(flags *pflag.FlagSet) action {
+		destination := flags.String("to", "", "the destination's `address`, behind all DNAT")
+		var pod string
+		var to netip.Addr
+		return action{
+			check: func(arguments []string) (err error) {
+				if len(arguments) == 0 {
+					return errors.New("which POD? namespace/name, an address, or a container ID")
+				}
+				pod = arguments[0]
+				if flags.Changed("to") {
+					to, err = parseDestination(*destination)
+				}
+				return err
+			},
+			run: func() error { return explain(pod, to) },
 		}
-	}
-	ways, failed := node.Explain(flags.Arg(0), to)
-	status := 0
+	},
+}
+
+// explain prints all ways that could be found.
+func explain(pod string, to netip.Addr) error {
+	ways, failed := node.Explain(pod, to)
+	err := cannot(failed)
 	for i, w := range ways {
 		if i > 0 {
 			fmt.Println()
 		}
 		if err := printWay(os.Stdout, w); err != nil {
-			return explainError(err)
+			return cannot(err)
 		}
-		if !w.Right {
-			status = 1
+		if !w.Right && err == nil {
+			err = errPrinted
 		}
 	}
-	if failed != nil {
-		return explainError(failed)
-	}
-	return status
-}
-
-func explainError(err error) int {
-	fmt.Fprintln(os.Stderr, "egress-ip explain:", err)
-	return 2
+	return err
 }
 
 // parseDestination takes what the kernel can route.

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"github.com/egress-ip/egress-ip/pkg/conflist"
@@ -13,81 +13,87 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const installHelp = `usage: egress-ip install [--entry FILE | --link NAME --allow NAMESPACES=ADDRESSES ...] [--dry-run] [--watch]
+var installCommand = command{
+	name: "install", summary: "put the binary and its entry in their places on this node, once or from now on", needs: root,
+	help: `usage: egress-ip install [--entry FILE | --link NAME --allow NAMESPACES=ADDRESSES ...] [--dry-run] [--watch]
 
-Copies this binary into the folder of CNI plugins, and puts its entry into the
-conflist that stands on this node, behind the main plugin; all else in it stays as
-it is. It holds for pods that start from then on. Again with another entry it
-changes that; the file as it was is kept beside it, as FILE.before-egress-ip.
+Copies this binary into the directory of CNI plugins, and puts its entry into the
+conflist of this node, behind the main plugin; all else in it stays as it is. It
+holds for pods that start from then on. Again with another entry it changes that;
+the file as it was is kept beside it, as FILE.before-egress-ip.
 
 The entry is that of --entry, an object as README.md shows it, or is made of the
-flags from --link to --cluster-cidr. With neither, the one that stands there stays;
-if none does, egress-ip keeps the probe table alone, and allows no annotation:
+flags from --link to --cluster-cidr. With neither, the one that is there stays;
+if there is none, egress-ip keeps the probe table alone, and allows no annotation:
 
   egress-ip install --link enp7s0 --gateway 192.168.124.1 \
     --allow payments,team-*=192.168.124.96/28 --cluster-cidr 10.244.0.0/16 --cluster-cidr 10.96.0.0/12
 
 With --watch it does so now, and again whenever the main plugin has written its file
-anew, another file comes before it, or the binary is gone. Before there is a conflist
+again, another file comes before it, or the binary is gone. Before there is a conflist
 it waits for it. It logs to stderr, and ends at SIGTERM or SIGINT, with status 0; what
-it has installed stays. One process does this for a folder.
+it has installed stays. At most one process does this for a directory.`,
+	exits: map[int]string{
+		exitOK:      "done, or nothing to do; with --watch: ended by a signal",
+		exitFailed:  "it cannot work there, and nothing was written, or something could not be written",
+		exitCannot:  "it cannot do anything: it is not root, or the kernel refuses",
+		exitRunning: "with --watch: another process watches the directory",
+	},
+	setUp: func(flags *pflag.FlagSet) action {
+		place := placeFlags(flags)
+		entry := entryFlags(flags)
+		flags.BoolVar(&place.Convert, "convert", false, "make a list of a file that has one plugin alone (.conf)")
+		dryRun := flags.Bool("dry-run", false, "print what would change, and change nothing")
+		watching := flags.Bool("watch", false, "go on, and put back what somebody undoes")
+		return action{
+			check: func([]string) error {
+				if *dryRun && *watching {
+					return errors.New("--dry-run and --watch: say one of them")
+				}
+				return entry.check(flags)
+			},
+			run: func() error { return installEntry(*place, entry, *dryRun, *watching) },
+		}
+	},
+}
 
-Exit status: 0, done, or nothing to do. 1, it cannot work there, and nothing was
-written, or it could not. 2, the command line is wrong, or another process watches.`
-
-func installCommand(args []string) int {
-	flags := newFlags("install", installHelp)
-	place := placeFlags(flags)
-	entry := entryFlags(flags)
-	convert := flags.Bool("convert", false, "make a list of a file that has one plugin alone (.conf)")
-	dryRun := flags.Bool("dry-run", false, "print what would change, and change nothing")
-	watching := flags.Bool("watch", false, "go on, and put back what somebody undoes")
-	if exit, done := parse(flags, args, 0); done {
-		return exit
-	}
-	place.Convert = *convert
-	if *dryRun && *watching {
-		return wrong("install", fmt.Errorf("--dry-run and --watch: say one of them"))
-	}
-	if err := entry.check(flags); err != nil {
-		return wrong("install", err)
-	}
+func installEntry(place install.Place, entry *entryOptions, dryRun, watching bool) error {
 	wanted, err := entry.wanted()
 	if err != nil {
-		return failed("install", err)
+		return err
 	}
 	switch {
-	case *watching:
+	case watching:
 		return untilSignalled(func(ctx context.Context, broken func(error)) error {
-			return watchInstall(ctx, *place, wanted, entry.follow(), broken)
+			return watchInstall(ctx, place, wanted, entry.follow(), broken)
 		})
-	case *dryRun:
+	case dryRun:
 		plan, err := place.Plan(wanted)
-		return tellPlan("install", plan, err)
+		return tellPlan(plan, err)
 	}
-	warnWatched(*place)
+	warnWatched(place)
 	plan, done, err := place.Install(wanted)
-	return tell("install", plan, done, err)
+	return tell(plan, done, err)
 }
 
 // placeFlags are those of install and uninstall alike.
 func placeFlags(flags *pflag.FlagSet) *install.Place {
 	place := &install.Place{Versions: supported.SupportedVersions()}
-	flags.StringVar(&place.BinDir, "bin-dir", "/opt/cni/bin", "folder of CNI plugins")
-	flags.StringVar(&place.ConfDir, "conf-dir", "/etc/cni/net.d", "folder of network configurations")
-	flags.StringVar(&place.Conflist, "conflist", "", "the conflist; without it the first file in --conf-dir, as runtimes choose")
+	flags.StringVar(&place.BinDir, "bin-dir", "/opt/cni/bin", "the `directory` of CNI plugins")
+	flags.StringVar(&place.ConfDir, "conf-dir", "/etc/cni/net.d", "the `directory` of network configurations")
+	flags.StringVar(&place.Conflist, "conflist", "", "the conflist, a `file`; without it the first one in --conf-dir, as runtimes choose")
 	return place
 }
 
 func watchInstall(ctx context.Context, place install.Place, wanted install.Wanted, follow *install.Follow, broken func(error)) error {
 	release, err := installTask(place).Claim()
 	if err != nil {
-		return err
+		return cannot(err)
 	}
 	defer release()
 	manager, err := watch.Systemd()
 	if err != nil {
-		return err
+		return cannot(err)
 	}
 	return place.Watch(ctx, wanted, follow, manager, broken)
 }
@@ -108,25 +114,25 @@ func warnWatched(place install.Place) {
 	}
 }
 
-// tell prints what was done, and returns the exit status.
-func tell(command string, plan install.Plan, done []string, err error) int {
+// tell prints what was done.
+func tell(plan install.Plan, done []string, err error) error {
 	for _, line := range done {
 		fmt.Println(line)
 	}
 	if err != nil {
-		return failed(command, err)
+		return err
 	}
 	about(plan)
 	if len(done) == 0 {
 		fmt.Println("nothing to do")
 	}
-	return 0
+	return nil
 }
 
 // tellPlan prints what would be done.
-func tellPlan(command string, plan install.Plan, err error) int {
+func tellPlan(plan install.Plan, err error) error {
 	if err != nil {
-		return failed(command, err)
+		return err
 	}
 	for _, s := range plan.Steps {
 		fmt.Println("would have", s.Done)
@@ -138,7 +144,7 @@ func tellPlan(command string, plan install.Plan, err error) int {
 	if len(plan.Steps) == 0 {
 		fmt.Println("nothing to do")
 	}
-	return 0
+	return nil
 }
 
 // about says what a person is to know of a plan.
@@ -152,14 +158,4 @@ func about(plan install.Plan) {
 	if string(plan.Entry) == conflist.ProbeOnly {
 		fmt.Println("the entry has no links: egress-ip keeps the probe table alone, and lets no pod with an annotation start; egress-ip install -h says how to name links")
 	}
-}
-
-func failed(command string, err error) int {
-	fmt.Fprintf(os.Stderr, "egress-ip %s: %s\n", command, err)
-	return couldNot
-}
-
-func wrong(command string, err error) int {
-	fmt.Fprintf(os.Stderr, "egress-ip %s: %s; see egress-ip %s -h\n", command, err, command)
-	return wrongCommandLine
 }

@@ -21,11 +21,11 @@ type entryOptions struct {
 
 func entryFlags(flags *pflag.FlagSet) *entryOptions {
 	o := &entryOptions{}
-	flags.StringVar(&o.file, "entry", "", "file with the entry, a JSON object; - is stdin")
-	flags.StringArrayVar(&o.links, "link", nil, "link that may carry egress, or a glob; without it, the link whose network holds the address")
-	flags.StringArrayVar(&o.gateways, "gateway", nil, "its next hop, if the main table has none; once a family")
-	flags.StringArrayVar(&o.allow, "allow", nil, "who may use it with which addresses: payments,team-*=192.168.124.96/28; without = the link's own address")
-	flags.StringArrayVar(&o.clusterCIDRs, "cluster-cidr", nil, "network that never leaves by the link: pods, Services, nodes; once for each")
+	flags.StringVar(&o.file, "entry", "", "a `file` with the entry, a JSON object; - is stdin")
+	flags.StringArrayVar(&o.links, "link", nil, "link that may carry egress, a `name` or a glob; without it, the link whose network contains the address")
+	flags.StringArrayVar(&o.gateways, "gateway", nil, "the link's next hop, an `address`, if the main table has none; at most one per address family")
+	flags.StringArrayVar(&o.allow, "allow", nil, "who may use the link with which addresses, `namespaces=addresses`: payments,team-*=192.168.124.96/28; without = the link's own address")
+	flags.StringArrayVar(&o.clusterCIDRs, "cluster-cidr", nil, "destinations that never leave by the link, a `prefix`: pods, Services, nodes; once for each")
 	return o
 }
 

@@ -28,7 +28,7 @@ func main() {
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	command := os.Getenv("CNI_COMMAND")
 	if len(os.Args) > 1 || command == "" {
-		os.Exit(person(os.Args[1:]))
+		os.Exit(cli(os.Args[1:]))
 	}
 	if err := cni(command); err != nil {
 		if err := err.Print(); err != nil {

@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
-	"os"
 	"os/signal"
 	"runtime/debug"
 	"time"
@@ -13,49 +10,60 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/kernel"
 	"github.com/egress-ip/egress-ip/pkg/node"
 	"github.com/egress-ip/egress-ip/pkg/watch"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
 
-const resyncHelp = `usage: egress-ip resync [--watch [--every 5m]]
+var resyncCommand = command{
+	name: "resync", summary: "make the kernel what the record says, once or from now on", needs: netAdmin,
+	help: `usage: egress-ip resync [--watch [--every DURATION]]
 
-Makes the kernel what the record in /run/egress-ip says: puts up what is missing,
+Makes the kernel what the record in /run/egress-ip says: adds what is missing,
 changes what is wrong, and prints a line for each change, or "nothing to do".
 
 With --watch it does so now, and from now on whenever something has changed that
 may matter: links, addresses, routes, rules, and its own nftables tables; and about
-every 5 minutes all the same. In between it is idle. It logs to stderr, and ends at SIGTERM or SIGINT, with status 0. One
-process does this for a node; a second one says so and ends with status 2. It knows
-systemd's Type=notify and WatchdogSec: see conflist-examples/systemd.`
+every 5 minutes all the same. In between it is idle. It logs to stderr, and ends at
+SIGTERM or SIGINT, with status 0. At most one process does this on a node. It knows
+systemd's Type=notify and WatchdogSec: see conflist-examples/systemd.`,
+	exits: map[int]string{
+		exitOK:      "done, or nothing to do; with --watch: ended by a signal",
+		exitFailed:  "something could not be read or repaired",
+		exitRunning: "with --watch: another process watches this node",
+	},
+	setUp: func(flags *pflag.FlagSet) action {
+		watching := flags.Bool("watch", false, "go on, and resync whenever something has changed")
+		every := flags.Duration("every", watch.Period, "with --watch: resync about this often, also where nothing seems to have changed")
+		return action{
+			check: func([]string) error {
+				if *every < time.Second {
+					return fmt.Errorf("--every %s is less than a second", *every)
+				}
+				return nil
+			},
+			run: func() error {
+				if *watching {
+					return untilSignalled(func(ctx context.Context, broken func(error)) error { return watchNode(ctx, *every, broken) })
+				}
+				return resync()
+			},
+		}
+	},
+}
 
-func resync(args []string) int {
-	flags := newFlags("resync", resyncHelp)
-	watching := flags.Bool("watch", false, "go on, and resync whenever something has changed")
-	every := flags.Duration("every", watch.Period, "with --watch: resync about this often, also where nothing seems to have changed")
-	if exit, done := parse(flags, args, 0); done {
-		return exit
-	}
-	if *every < time.Second {
-		fmt.Fprintf(os.Stderr, "egress-ip resync: --every %s is less than a second; see egress-ip resync -h\n", *every)
-		return wrongCommandLine
-	}
-	if *watching {
-		return untilSignalled(func(ctx context.Context, broken func(error)) error { return watchNode(ctx, *every, broken) })
-	}
+// resync prints what it changes.
+func resync() error {
 	changed, err := resyncNode()
 	for _, c := range changed {
 		fmt.Println(c)
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "egress-ip resync:", err)
-		return couldNot
-	}
-	if len(changed) == 0 {
+	if err == nil && len(changed) == 0 {
 		fmt.Println("nothing to do")
 	}
-	return 0
+	return unlessRead(err)
 }
 
-// resyncNode opens the node anew each time: what is wrong with a socket is so for
+// resyncNode opens the node again each time: what is wrong with a socket is so for
 // one resync, and the lock is free in between.
 func resyncNode() (changed []string, err error) {
 	n, err := node.Open()
@@ -67,8 +75,8 @@ func resyncNode() (changed []string, err error) {
 }
 
 // untilSignalled runs something that goes on until its context is done, by a signal
-// or because it calls broken, and returns the exit status.
-func untilSignalled(run func(ctx context.Context, broken func(error)) error) int {
+// or because it calls broken, and returns why it has ended, nil for a signal.
+func untilSignalled(run func(ctx context.Context, broken func(error)) error) error {
 	debug.SetGCPercent(100) // this command does not end
 	signalled, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	context.AfterFunc(signalled, stop) // a second signal ends the process at once
@@ -77,31 +85,23 @@ func untilSignalled(run func(ctx context.Context, broken func(error)) error) int
 	if err == nil && signalled.Err() == nil {
 		err = context.Cause(ctx)
 	}
-	if err == nil {
-		return 0
-	}
-	slog.Error("cannot watch", "error", err)
-	var running *watch.RunningError
-	if errors.As(err, &running) {
-		return wrongCommandLine
-	}
-	return couldNot
+	return err
 }
 
 // watchNode resyncs until ctx is done; broken is called when events no longer come.
 func watchNode(ctx context.Context, every time.Duration, broken func(error)) error {
 	release, err := watch.Resync.Claim()
 	if err != nil {
-		return err
+		return cannot(err)
 	}
 	defer release()
 	manager, err := watch.Systemd()
 	if err != nil {
-		return err
+		return cannot(err)
 	}
 	events, err := kernel.Subscribe(broken)
 	if err != nil {
-		return err
+		return cannot(err)
 	}
 	defer events.Close()
 	watch.Run(ctx, events.C, resyncNode, manager, every)

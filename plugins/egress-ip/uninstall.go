@@ -5,55 +5,55 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/install"
 	"github.com/egress-ip/egress-ip/pkg/record"
+	"github.com/spf13/pflag"
 )
 
-const uninstallHelp = `usage: egress-ip uninstall [--force] [--dry-run]
+var uninstallCommand = command{
+	name: "uninstall", summary: "take the entry and the binary off this node", needs: netAdmin,
+	help: `usage: egress-ip uninstall [--force] [--dry-run]
 
-Takes egress-ip's entry out of the conflist, out of each in the folder if none is
-named, then whatever stands on the node, as egress-ip cleanup does, and the binary
-from the folder of CNI plugins.
+Takes egress-ip's entry out of the conflist, out of each in the directory if none is
+named, then whatever it has on the node, as egress-ip cleanup does, and the binary
+from the directory of CNI plugins.
 
 Without the entry a runtime no longer tells egress-ip of pods that end, and another
 pod that is given the address of one would leave by its link. So while annotated pods
 are recorded it does nothing: drain the node or delete them first. With --force it
 takes the entry out all the same; delete the pods at once, and then say
-egress-ip cleanup --force. The binary stays for that.
+egress-ip cleanup --force. The binary stays for that.`,
+	exits: map[int]string{exitFailed: "pods are recorded, egress-ip install --watch runs, or something could not be removed"},
+	setUp: func(flags *pflag.FlagSet) action {
+		place := placeFlags(flags)
+		force := flags.Bool("force", false, "also while pods are recorded")
+		dryRun := flags.Bool("dry-run", false, "print what would change, and change nothing")
+		return action{run: func() error { return uninstall(*place, *force, *dryRun) }}
+	},
+}
 
-Exit status: 0, done, or nothing to do. 1, pods are recorded, egress-ip install --watch
-runs, or it could not. 2, the command line is wrong.`
-
-func uninstallCommand(args []string) int {
-	flags := newFlags("uninstall", uninstallHelp)
-	place := placeFlags(flags)
-	force := flags.Bool("force", false, "also while pods are recorded")
-	dryRun := flags.Bool("dry-run", false, "print what would change, and change nothing")
-	if exit, done := parse(flags, args, 0); done {
-		return exit
-	}
+func uninstall(place install.Place, force, dryRun bool) error {
 	pods, err := recordedPods()
-	if err == nil {
-		err = mayUninstall(*place, pods, *force)
-	}
 	if err != nil {
-		return failed("uninstall", err)
+		return cannot(err)
+	}
+	if err := mayUninstall(place, pods, force); err != nil {
+		return err
 	}
 	kernel := install.Kernel{Pods: recordedPods, Exists: anyRecord, Clean: func() error {
-		removed, err := cleanNode(false)
-		for _, line := range removed {
-			fmt.Println(line)
-		}
+		_, err := cleanNode(false)
 		return err
 	}}
-	if *dryRun {
+	if dryRun {
 		plan, err := place.PlanUninstall(kernel)
-		return tellPlan("uninstall", plan, err)
+		return tellPlan(plan, err)
 	}
 	plan, done, err := place.Uninstall(kernel)
-	exit := tell("uninstall", plan, done, err)
-	if exit == 0 && pods > 0 {
+	if err := tell(plan, done, err); err != nil {
+		return err
+	}
+	if pods > 0 {
 		fmt.Printf("%s recorded: delete them at once, before their addresses are given to others, and then: %s cleanup --force\n", annotatedPods(pods), place.Binary())
 	}
-	return exit
+	return nil
 }
 
 // mayUninstall says why not.

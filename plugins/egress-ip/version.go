@@ -4,18 +4,21 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+
+	"github.com/spf13/pflag"
 )
 
-const versionHelp = `usage: egress-ip version
+var versionCommand = command{
+	name: "version", summary: "print the version, and the CNI versions it speaks; --version does, too",
+	help: `usage: egress-ip version
 
 Prints the version and the CNI versions it speaks; the commit that it is built from and
-when that was made; and the Go version that built it, and for what.`
+when that was made; and the Go version that built it, and for what.`,
+	exits: map[int]string{exitOK: "printed"},
+	setUp: func(*pflag.FlagSet) action { return action{run: printVersion} },
+}
 
-func printVersion(args []string) int {
-	flags := newFlags("version", versionHelp)
-	if exit, done := parse(flags, args, 0); done {
-		return exit
-	}
+func printVersion() error {
 	fmt.Printf("egress-ip %s, CNI %s\n", version, strings.Join(supported.SupportedVersions(), " "))
 	if commit == "" {
 		fmt.Println("commit unknown: built outside of its repository")
@@ -23,5 +26,5 @@ func printVersion(args []string) int {
 		fmt.Printf("commit %s, %s\n", commit, commitDate)
 	}
 	fmt.Printf("%s %s/%s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return 0
+	return nil
 }
