@@ -188,4 +188,20 @@ func TestCannotLook(t *testing.T) {
 		require.Contains(t, o.stderr, "operation not permitted")
 	}
 	require.Equal(t, before, c.state(t))
+
+	// A directory of records that is none.
+	attachments := filepath.Join(c.recordDir(t), "attachments")
+	require.NoError(t, os.RemoveAll(attachments))
+	require.NoError(t, os.WriteFile(attachments, nil, 0o600))
+	before = c.state(t)
+	empty := t.TempDir()
+	for _, args := range [][]string{
+		{"status"}, {"explain", "payments/pod"}, {"resync"}, {"cleanup", "--force"}, {"uninstall", "--bin-dir", empty, "--conf-dir", empty},
+	} {
+		o := c.person(t, nil, args...)
+		require.Equal(t, 3, o.exit, "%v: %s", args, o.stderr)
+		require.Empty(t, o.stdout)
+		require.Contains(t, o.stderr, "attachments: not a directory")
+	}
+	require.Equal(t, before, c.state(t))
 }
