@@ -74,10 +74,10 @@ func TestClassification(t *testing.T) {
 `, `
 	chain prerouting {
 		type filter hook prerouting priority dstnat + 10; policy accept;
-		ip6 saddr vmap @out6
-		ip6 daddr vmap @back6
 		ip saddr vmap @out4
 		ip daddr vmap @back4
+		ip6 saddr vmap @out6
+		ip6 daddr vmap @back6
 		ct state related jump related
 		meta mark & 0xffff3fff vmap @unmarked
 	}
@@ -94,16 +94,16 @@ func TestClassification(t *testing.T) {
 	}
 `, `
 	chain related {
-		ct direction original ct original ip6 saddr vmap @out6
 		ct direction original ct original ip saddr vmap @out4
+		ct direction original ct original ip6 saddr vmap @out6
 	}
 `, `
 	chain out_%[1]d {
 		ct direction reply goto inbound
-		ip6 daddr @cluster6 goto others
 		ip daddr @cluster4 goto others
-		ct original ip6 saddr . iif @pods6 meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
+		ip6 daddr @cluster6 goto others
 		ct original ip saddr . iif @pods4 meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
+		ct original ip6 saddr . iif @pods6 meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
 		ct state invalid,untracked meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
 		iif 0 meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
 		goto forged
@@ -119,15 +119,15 @@ func TestClassification(t *testing.T) {
 	}
 `, `
 	chain inbound {
-		ct original ip6 daddr vmap @arrived6
 		ct original ip daddr vmap @arrived4
+		ct original ip6 daddr vmap @arrived6
 		goto others
 	}
 `, `
 	chain forged {
 		iif "lo" goto others
-		update @forged6 { ip6 saddr . iif counter }
 		update @forged4 { ip saddr . iif counter }
+		update @forged6 { ip6 saddr . iif counter }
 		drop
 	}
 `, `
@@ -138,47 +138,47 @@ func TestClassification(t *testing.T) {
 	chain postrouting {
 		type nat hook postrouting priority -199; policy accept;
 		meta mark & 0x0f000000 == 0x0f000000 goto unmarked
-		snat ip6 to ip6 saddr . oif map @snat6 fully-random
 		snat ip to ip saddr . oif map @snat4 fully-random
+		snat ip6 to ip6 saddr . oif map @snat6 fully-random
 	}
 `, `
 	chain exit {
 		type filter hook postrouting priority 2147483646; policy accept;
 		meta mark & 0x0f000000 == 0x0f000000 accept
-		ip6 saddr . oif @exit6 meta mark set meta mark & 0xf0ffffff accept
 		ip saddr . oif @exit4 meta mark set meta mark & 0xf0ffffff accept
+		ip6 saddr . oif @exit6 meta mark set meta mark & 0xf0ffffff accept
 		meta mark & 0x0f000000 == 0x00000000 goto unmarked
 		ct direction reply meta mark set meta mark & 0xf0ffffff accept
 		ct state invalid,untracked goto dropped
-		ip6 daddr vmap @back6
 		ip daddr vmap @back4
+		ip6 daddr vmap @back6
 		goto dropped
 	}
 `, `
 	chain unmarked {
-		ct original ip6 saddr vmap @guard6
-		ct state invalid,untracked ip6 saddr vmap @guard6
 		ct original ip saddr vmap @guard4
 		ct state invalid,untracked ip saddr vmap @guard4
+		ct original ip6 saddr vmap @guard6
+		ct state invalid,untracked ip6 saddr vmap @guard6
 	}
 `, `
 	chain exit_%[1]d {
 		ct direction reply accept
-		ip6 daddr @cluster6 accept
-		ip6 saddr . oif @exit6 accept
-		ip6 daddr vmap @back6
 		ip daddr @cluster4 accept
 		ip saddr . oif @exit4 accept
 		ip daddr vmap @back4
+		ip6 daddr @cluster6 accept
+		ip6 saddr . oif @exit6 accept
+		ip6 daddr vmap @back6
 		goto dropped
 	}
 `, `
 	chain dropped {
 		ct state invalid drop
-		ct state untracked update @dropped6 { ip6 saddr . oif counter } drop
-		meta nfproto ipv6 update @dropped6 { ct original ip6 saddr . oif counter }
 		ct state untracked update @dropped4 { ip saddr . oif counter } drop
 		meta nfproto ipv4 update @dropped4 { ct original ip saddr . oif counter }
+		ct state untracked update @dropped6 { ip6 saddr . oif counter } drop
+		meta nfproto ipv6 update @dropped6 { ct original ip6 saddr . oif counter }
 		counter packets 0 bytes 0 drop
 	}
 `} {

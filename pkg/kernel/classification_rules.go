@@ -9,15 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inOrder is the order of rules that are of one address family each. IPv6 comes first: a look-up
-// of its longer addresses costs more, and a rule of the other family some 10 ns.
-var inOrder = []egress.Family{egress.IPv6, egress.IPv4}
-
 // preroutingRules classify what comes in. Foreign are the bits in which somebody else's
 // mark shows.
 func preroutingRules(foreign uint32) [][]expr.Any {
 	var rules [][]expr.Any
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		f := inet[family]
 		rules = append(rules,
 			// ip saddr vmap @out4
@@ -64,7 +60,7 @@ func toRelated() []expr.Any {
 // nobody else, for an ICMP error that a plain pod forges would end the connection.
 func relatedRules() [][]expr.Any {
 	var rules [][]expr.Any
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		// ct direction original ct original ip saddr vmap @out4
 		rules = append(rules, slices.Concat(isDirection(expr.CtDirOriginal), []expr.Any{
 			&expr.Ct{Key: inet[family].ctSource, Register: reg1, Direction: expr.CtDirOriginal},
@@ -83,7 +79,7 @@ func outRules(c egress.Chain) [][]expr.Any {
 		// ct direction reply goto inbound
 		slices.Concat(isDirection(expr.CtDirReply), goTo(egress.Inbound)),
 	}
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		f := inet[family]
 		// ip daddr @cluster4 goto others
 		rules = append(rules, slices.Concat(protocol(f.nfproto), []expr.Any{
@@ -95,7 +91,7 @@ func outRules(c egress.Chain) [][]expr.Any {
 		// meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
 		return append(rules, mark)
 	}
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		f := inet[family]
 		// ct original ip saddr . iif @pods4 meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
 		//
@@ -130,7 +126,7 @@ func forgedRules() [][]expr.Any {
 		// iif lo goto others
 		slices.Concat([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: reg1}, equals(native(loopbackIndex))}, goTo(egress.Others)),
 	}
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		f := inet[family]
 		// update @forged4 { ip saddr . iif counter }
 		rules = append(rules, slices.Concat(protocol(f.nfproto), []expr.Any{
@@ -159,7 +155,7 @@ func backRules(mark, mask uint32) [][]expr.Any {
 // NodePort or of a load balancer are such.
 func inboundRules() [][]expr.Any {
 	var rules [][]expr.Any
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		// ct original ip daddr vmap @arrived4
 		rules = append(rules, []expr.Any{
 			&expr.Ct{Key: inet[family].ctDest, Register: reg1, Direction: expr.CtDirOriginal},
@@ -186,7 +182,7 @@ func postroutingRules(mask uint32) [][]expr.Any {
 		// meta mark & 0x0f000000 == 0x0f000000 goto unmarked
 		slices.Concat(hasMark(mask, mask), goTo(egress.Unmarked)),
 	}
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		f := inet[family]
 		// snat ip to ip saddr . oif map @snat4 fully-random
 		//

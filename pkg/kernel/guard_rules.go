@@ -19,7 +19,7 @@ func exitRules(mask uint32) [][]expr.Any {
 		// meta mark & 0x0f000000 == 0x0f000000 accept
 		slices.Concat(hasMark(mask, mask), accept()),
 	}
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		// ip saddr . oif @exit4 meta mark set meta mark & 0xf0ffffff accept
 		rules = append(rules, slices.Concat(leavesAsEgress(family), setMark(0, mask), accept()))
 	}
@@ -30,7 +30,7 @@ func exitRules(mask uint32) [][]expr.Any {
 		slices.Concat(isDirection(expr.CtDirReply), setMark(0, mask), accept()),
 		// ct state invalid,untracked goto dropped
 		slices.Concat(hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), goTo(egress.Dropped)))
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		rules = append(rules, toPod(family))
 	}
 	// goto dropped
@@ -50,7 +50,7 @@ func toPod(family egress.Family) []expr.Any {
 // with which a connection began, or, where there is none, by the packet's own.
 func unmarkedRules() [][]expr.Any {
 	var rules [][]expr.Any
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		f := inet[family]
 		rules = append(rules,
 			// ct original ip saddr vmap @guard4
@@ -72,7 +72,7 @@ func linkExitRules(c egress.Chain) [][]expr.Any {
 		// ct direction reply accept
 		slices.Concat(isDirection(expr.CtDirReply), accept()),
 	}
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		f := inet[family]
 		rules = append(rules,
 			// ip daddr @cluster4 accept
@@ -97,7 +97,7 @@ func droppedRules() [][]expr.Any {
 		// that it has forgotten. They come on any day, so they are not remembered.
 		slices.Concat(hasState(expr.CtStateBitINVALID), []expr.Any{verdict(expr.VerdictDrop)}),
 	}
-	for _, family := range inOrder {
+	for _, family := range egress.Families {
 		f := inet[family]
 		oif := &expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr}
 		rules = append(rules,
