@@ -37,7 +37,7 @@ func TestSystemCalls(t *testing.T) {
 		{"DEL of a plain pod", "DEL", nil, work{18, 0}},
 		{"ADD of an annotated pod, not the first on its link", "ADD", address(egress4), work{394, 77}},
 		{"CHECK of an annotated pod", "CHECK", address(egress4), work{201, 41}},
-		{"DEL of an annotated pod, not the last on its link", "DEL", address(egress4), work{86, 10}},
+		{"DEL of an annotated pod, not the last on its link", "DEL", address(egress4), work{91, 11}},
 	} {
 		did, trace := d.traced(t, step.command, step.annotations)
 		t.Logf("%s: %+v", step.name, did)

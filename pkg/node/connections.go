@@ -47,6 +47,16 @@ func (n *Node) repairConnections(v view, missing, surplus egress.State) error {
 	return n.kernel.DeleteMistranslated(flows, inside)
 }
 
+// deleteConntrack drops the connections of pods.
+func (n *Node) deleteConntrack(flows []egress.Flow) error {
+	for _, f := range flows {
+		if err := n.kernel.DeleteConntrack(f.Pod); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // misled reports whether packets of any pod can have gone a wrong way. Without a throw
 // they cannot, the classification sees to that; and the throw of a single address is
 // a pod's, which has gone.

@@ -101,16 +101,19 @@ func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
 	if err != nil {
 		return err
 	}
+	// Before, so that what servers still send to the pod no longer gets there, and its kernel, which would refuse it,
+	// does not answer by main with the egress address; and behind, for what has been opened in between.
+	if err := n.deleteConntrack(mine); err != nil {
+		return err
+	}
 	if err := n.declassify(a, mine, flows, unneeded); err != nil {
 		return err
 	}
 	if err := n.deleteRules(a, mine, flows, unneeded); err != nil {
 		return err
 	}
-	for _, f := range mine {
-		if err := n.kernel.DeleteConntrack(f.Pod); err != nil {
-			return err
-		}
+	if err := n.deleteConntrack(mine); err != nil {
+		return err
 	}
 	for _, f := range flows {
 		if f.OwnsAddress && slices.Contains(unneeded, egress.AddressObject(f)) {
