@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path"
 	"strings"
@@ -18,6 +19,7 @@ type group struct {
 	pkg     string            // the package's directory in the repository
 	tests   string            // which of them, a pattern; empty is all
 	program bool              // the package is a program: its exit status counts
+	args    string            // of the program, whose output is printed if it has any
 	limit   time.Duration     // for all of it
 	skips   map[string]string // tests that may skip, and why there is no other way
 }
@@ -26,7 +28,7 @@ type group struct {
 func (g group) command(arch string) string {
 	binary := path.Join(inGuest, arch, path.Base(g.pkg))
 	if g.program {
-		return fmt.Sprintf("group %s /tmp %s\n", g.name, binary)
+		return fmt.Sprintf("group %s /tmp %s %s\n", g.name, binary, g.args)
 	}
 	return fmt.Sprintf("group %s /src/%s %s.test -test.v=test2json -test.timeout %s -test.run '%s'\n", g.name, g.pkg, binary, g.limit, g.tests)
 }
@@ -36,7 +38,11 @@ func (g group) report(t *testing.T, lines *lines) {
 	t.Helper()
 	if g.program {
 		var output strings.Builder
-		if status := g.copy(lines, &output); status != "0" {
+		to := io.Writer(&output)
+		if g.args != "" {
+			to = os.Stdout
+		}
+		if status := g.copy(lines, to); status != "0" {
 			t.Fatalf("exit status %s:\n%s", status, &output)
 		}
 		return
