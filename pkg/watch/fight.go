@@ -15,8 +15,11 @@ const (
 	peace     = time.Minute
 )
 
-// fight notices that what resync puts right is undone again and again. Changes
+// fight notices that what resync repairs is undone again and again. Changes
 // that are new each time, of somebody who adds route after route, are none.
+//
+// It is not made of golang.org/x/time/rate: that would be a limiter per change, which
+// somebody has to forget again, as here, and the pauses that grow would come on top.
 type fight struct {
 	since time.Time      // begin of the window
 	made  map[string]int // how often each change was made in it
