@@ -36,12 +36,15 @@ func newNode(t testing.TB) *cluster {
 // any link does so with the link's own address.
 func (c *cluster) masquerade(t *testing.T) {
 	t.Helper()
-	c.command(t, "nft", `
-		add table inet main
-		add chain inet main postrouting { type nat hook postrouting priority srcnat; }
-		add rule inet main postrouting ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade
-		add rule inet main postrouting ip6 saddr fd00:10:244::/64 ip6 daddr != fd00:10:244::/64 masquerade`)
+	c.command(t, "nft", masquerading)
 }
+
+// masquerading is what nft does for it.
+const masquerading = `
+	add table inet main
+	add chain inet main postrouting { type nat hook postrouting priority srcnat; }
+	add rule inet main postrouting ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade
+	add rule inet main postrouting ip6 saddr fd00:10:244::/64 ip6 daddr != fd00:10:244::/64 masquerade`
 
 // bareDel is what is left of a DEL when everything else is lost.
 func (c *cluster) bareDel(containerID string) error {

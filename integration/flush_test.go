@@ -7,9 +7,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // TestFlushLargeRuleset: while a ruleset is flushed, the kernel takes the elements
@@ -47,6 +49,64 @@ table inet masquerades {
 		c.command(t, "nft", "-f", file)
 		c.command(t, "conntrack", "-F") // what was opened untranslated stays so
 	}
+}
+
+// TestFlushBesideWatcher: as long as the watcher runs, nothing of a pod leaves with a wrong source by its own link either,
+// when somebody flushes nftables, whatever is under way at that instant, and until the table has been written again.
+func TestFlushBesideWatcher(t *testing.T) {
+	t.Parallel()
+	seed := newSeed(t)
+	s := newStricken(t, nil, nil)
+	b := newBattle(t, s, seed)
+	b.watcher = startWatcher(t, s.Node)
+	startSending(t, b.cluster, b.senders...)
+	b.awaitRight(t)
+	site := filepath.Join(t.TempDir(), "site.nft")
+	require.NoError(t, os.WriteFile(site, []byte("flush ruleset\n"+masquerading), 0o600))
+	for range 3 { // oftener, and the watcher would look less often
+		b.command(t, "nft", "-f", site)
+		b.pause()
+		b.command(t, "nft", "flush", "ruleset")
+		b.pause()
+		b.command(t, "nft", "-f", site)
+		b.awaitRight(t)
+		b.judge(t, "nftables flushed", nil)
+	}
+	require.Eventually(t, func() bool { out, _ := b.quietly(t, "resync"); return out == "nothing to do\n" }, waitFor, 100*time.Millisecond)
+	for _, d := range s.tenants {
+		d.del(t)
+	}
+	require.Eventually(t, func() bool { return !strings.Contains(b.command(t, "nft", "list", "tables"), "egress_ip_held") }, waitFor, tick)
+	b.watcher.end(t, unix.SIGTERM)
+}
+
+// TestPodInThePlaceOfAnother: the watcher has not heard yet that a pod address, or its egress address, is another pod's now.
+func TestPodInThePlaceOfAnother(t *testing.T) {
+	t.Parallel()
+	c := newNode(t)
+	c.masquerade(t)
+	first := c.newDirect(t, "first", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+	first.add(t, both)
+	w := startWatcher(t, c.Node)
+	first.requireSeen(t, egress4, egress6)
+	require.NoError(t, w.Process.Signal(unix.SIGSTOP))
+	next := *first
+	next.id = "next"
+	for _, pod := range []struct {
+		annotations annotations
+		ipv4, ipv6  string
+	}{
+		{address(other4 + "," + other6), other4, other6},
+		{nil, nettest.PrimaryIPv4, nettest.PrimaryIPv6},
+		{both, egress4, egress6},
+	} {
+		first.del(t)
+		next.add(t, pod.annotations)
+		next.requireSeen(t, pod.ipv4, pod.ipv6)
+		*first, next.id = next, next.id+"-"
+	}
+	require.NoError(t, w.Process.Signal(unix.SIGCONT))
+	w.end(t, unix.SIGTERM)
 }
 
 // knock opens connections as fast as it can, and waits for no answer, until the

@@ -154,6 +154,8 @@ func inNameOrder(ruleset string) string {
 		slices.Sort(objects)
 		tables[i] = head + "\n" + strings.Join(objects, "\n") + "\n"
 	}
+	// The watcher's is there while that runs.
+	tables = slices.DeleteFunc(tables, func(table string) bool { return strings.HasPrefix(table, "table inet egress_ip_held ") })
 	slices.Sort(tables)
 	return strings.Join(tables, "")
 }

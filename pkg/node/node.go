@@ -12,6 +12,7 @@ type Node struct {
 	store  record.Store
 	unlock func()
 	read   *record.Records // see records
+	held   *kernel.HeldGuard
 }
 
 // Open connects to the node. It changes nothing.
@@ -22,6 +23,9 @@ func Open() (*Node, error) {
 	}
 	return &Node{kernel: kernel.Open(), store: store}, nil
 }
+
+// Hold has a resync tell the guard, too, which outlives the node.
+func (n *Node) Hold(guard *kernel.HeldGuard) { n.held = guard }
 
 // Close lets other calls go on.
 func (n *Node) Close() {

@@ -21,7 +21,7 @@ func (n *Node) Resync() ([]string, error) {
 		return nil, err
 	}
 	if v.right() {
-		return nil, errors.Join(v.unread...)
+		return nil, errors.Join(append(v.unread, n.hold(v))...)
 	}
 	// A call that is under way looks like something to repair; so look again.
 	if err := n.lock(); err != nil {
@@ -32,9 +32,17 @@ func (n *Node) Resync() ([]string, error) {
 		return nil, err
 	}
 	if v.right() {
-		return nil, errors.Join(v.unread...)
+		return nil, errors.Join(append(v.unread, n.hold(v))...)
 	}
-	return v.changes(), errors.Join(append(v.unread, n.repair(v))...)
+	return v.changes(), errors.Join(append(v.unread, n.hold(v), n.repair(v))...)
+}
+
+// hold tells the guard, if there is one, what is wanted.
+func (n *Node) hold(v view) error {
+	if n.held == nil {
+		return nil
+	}
+	return n.held.Keep(v.want.Held(v.addresses))
 }
 
 // right reports whether there is nothing to do.

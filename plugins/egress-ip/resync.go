@@ -53,7 +53,7 @@ systemd's Type=notify and WatchdogSec: see conflist-examples/systemd.`,
 
 // resync prints what it changes.
 func resync() error {
-	changed, err := resyncNode()
+	changed, err := resyncNode(nil)
 	for _, c := range changed {
 		fmt.Println(c)
 	}
@@ -64,13 +64,14 @@ func resync() error {
 }
 
 // resyncNode opens the node again each time: what is wrong with a socket is so for
-// one resync, and the lock is free in between.
-func resyncNode() (changed []string, err error) {
+// one resync, and the lock is free in between. The guard, if any, stays.
+func resyncNode(guard *kernel.HeldGuard) (changed []string, err error) {
 	n, err := node.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer n.Close()
+	n.Hold(guard)
 	return n.Resync()
 }
 
@@ -104,6 +105,8 @@ func watchNode(ctx context.Context, every time.Duration, broken func(error)) err
 		return cannot(err)
 	}
 	defer events.Close()
-	watch.Run(ctx, events.C, resyncNode, manager, every)
+	var guard kernel.HeldGuard
+	defer guard.Close()
+	watch.Run(ctx, events.C, func() ([]string, error) { return resyncNode(&guard) }, manager, every)
 	return nil
 }

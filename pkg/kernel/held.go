@@ -1,0 +1,190 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	mdlayher "github.com/mdlayher/netlink"
+)
+
+// heldTable is the second guard. The kernel lets nobody but its owner change or delete it,
+// and deletes it with the socket that it was made by (NFT_TABLE_F_OWNER):
+//
+//	table inet egress_ip_held {
+//		flags owner
+//		set guard4 { type ipv4_addr . iface_index; }   # pod . its link; and guard6
+//		set exit4 { type ipv4_addr . iface_index; }    # egress address . link; and exit6
+//		set wrong4 { type ipv4_addr . iface_index; }   # pod, or address of the link's own . link; and wrong6
+//		chain exit {
+//			type filter hook postrouting priority 2147483645
+//			...
+//		}
+//	}
+var heldTable = &nftables.Table{Family: nftables.TableFamilyINet, Name: "egress_ip_held", Flags: nftables.TableFlagOwner}
+
+// HeldGuard is a guard for the time when table inet egress_ip does not exist: what belongs
+// to a link's pods does not leave by the link with another address. A flush of nftables by
+// somebody else leaves it, so it also drops the packets that are between the two hooks of
+// the table at that instant. It lasts as long as the process.
+type HeldGuard struct {
+	nft  *nftables.Conn // nil: there is none
+	end  func()         // closes its socket
+	held egress.Held
+}
+
+// Keep makes the guard know exactly these. One that holds nothing does not exist.
+func (g *HeldGuard) Keep(want egress.Held) error {
+	if g.nft != nil && g.held.Equal(want) {
+		return nil
+	}
+	if len(want.Pods) == 0 {
+		g.Close()
+		return nil
+	}
+	if err := g.write(want); err != nil {
+		g.Close() // what exists is not known
+		return fmt.Errorf("table inet %s: %w", heldTable.Name, noAnswer(err))
+	}
+	g.held = want
+	return nil
+}
+
+// Close removes the guard.
+func (g *HeldGuard) Close() {
+	if g.nft != nil {
+		_ = g.nft.CloseLasting() // nothing is left to lose
+	}
+	*g = HeldGuard{}
+}
+
+// write writes what has changed, in one transaction.
+func (g *HeldGuard) write(want egress.Held) error {
+	if g.nft == nil {
+		if err := g.open(); err != nil {
+			return err
+		}
+	}
+	tooLong := time.AfterFunc(nftWithin, g.end)
+	defer tooLong.Stop()
+	if g.held.Mask != want.Mask {
+		if err := g.make(want.Mask); err != nil {
+			return err
+		}
+	}
+	for _, of := range []struct{ have, want []egress.Element }{
+		{g.held.Pods, want.Pods}, {g.held.Exits, want.Exits}, {g.held.Wrong, want.Wrong},
+	} {
+		if err := g.change(of.want, of.have, g.nft.SetAddElements); err != nil {
+			return err
+		}
+		if err := g.change(of.have, of.want, g.nft.SetDeleteElements); err != nil {
+			return err
+		}
+	}
+	return g.nft.Flush()
+}
+
+// open opens the socket that the table belongs to.
+func (g *HeldGuard) open() (err error) {
+	g.nft, err = nftables.New(nftables.AsLasting(), withRoom(), nftables.WithSockOptions(func(c *mdlayher.Conn) error {
+		g.end = func() { _ = c.Close() } // the error says that it has been closed already
+		return nil
+	}))
+	return err
+}
+
+// make makes the table, in the place of one for other mark bits.
+func (g *HeldGuard) make(mask uint32) error {
+	if g.held.Mask != 0 {
+		g.nft.DelTable(heldTable)
+		g.held = egress.Held{}
+	}
+	g.nft.AddTable(heldTable)
+	for _, family := range egress.Families {
+		for _, name := range heldSets(family) {
+			if err := g.nft.AddSet(heldSet(family, name), nil); err != nil {
+				return err
+			}
+		}
+	}
+	chain := g.nft.AddChain(&nftables.Chain{
+		Table: heldTable, Name: egress.Exit, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityRef(math.MaxInt32 - 2),
+	})
+	for _, exprs := range heldRules(mask) {
+		g.nft.AddRule(&nftables.Rule{Table: heldTable, Chain: chain, Exprs: exprs})
+	}
+	return nil
+}
+
+// change adds, or deletes, the elements that the others do not have.
+func (g *HeldGuard) change(elements, others []egress.Element, write func(*nftables.Set, []nftables.SetElement) error) error {
+	known := make(map[egress.Element]bool, len(others))
+	for _, e := range others {
+		known[e] = true
+	}
+	for _, family := range egress.Families {
+		for _, name := range heldSets(family) {
+			var some []nftables.SetElement
+			for _, e := range elements {
+				if e.Set == name && !known[e] {
+					some = append(some, nftables.SetElement{Key: key(e)})
+				}
+			}
+			if len(some) == 0 {
+				continue
+			}
+			if err := write(heldSet(family, name), some); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func heldSets(family egress.Family) []string {
+	return []string{family.Guard(), family.Exit(), family.Wrong()}
+}
+
+// heldSet is a set of the table: addresses, each at a link.
+func heldSet(family egress.Family, name string) *nftables.Set {
+	return concatenated(set(heldTable, name, nftables.MustConcatSetType(inet[family].addr, nftables.TypeIFIndex)))
+}
+
+// heldRules drop what pods send by their links with another address than they may have
+// there. They come after all translations, and before the guard of table inet egress_ip, which takes
+// marks off.
+//
+// What has a link's mark that guard looks at, too, if it is still there. Such a packet is dropped here
+// only where its source is known to be wrong: a pod may have been added just now, in the place of another.
+func heldRules(mask uint32) [][]expr.Any {
+	rules := [][]expr.Any{
+		// meta mark & 0x0f000000 == 0x0f000000 accept
+		slices.Concat(hasMark(mask, mask), accept()),
+	}
+	for _, family := range egress.Families {
+		// ip saddr . oif @exit4 accept
+		rules = append(rules, slices.Concat(leavesAsEgress(family), accept()))
+	}
+	for _, family := range egress.Families {
+		f := inet[family]
+		at := func(set string) []expr.Any {
+			return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr}, &expr.Lookup{SourceRegister: reg1, SetName: set}}
+		}
+		pods := slices.Concat([]expr.Any{&expr.Ct{Key: f.ctSource, Register: reg1, Direction: expr.CtDirOriginal}}, at(family.Guard()))
+		drop := []expr.Any{&expr.Counter{}, verdict(expr.VerdictDrop)}
+		rules = append(rules,
+			// meta mark & 0x0f000000 == 0 ct original ip saddr . oif @guard4 counter drop
+			slices.Concat(hasMark(0, mask), pods, drop),
+			// ct original ip saddr . oif @guard4 ip saddr . oif @wrong4 counter drop
+			slices.Concat(pods, protocol(f.nfproto), []expr.Any{f.source()}, at(family.Wrong()), drop),
+			// ct state invalid,untracked ip saddr . oif @guard4 counter drop
+			slices.Concat(protocol(f.nfproto), hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), []expr.Any{f.source()}, at(family.Guard()), drop))
+	}
+	return rules
+}
