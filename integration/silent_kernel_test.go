@@ -12,6 +12,7 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/nettest"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // TestInvariant9SilentKernel: the kernel never answers, by one of the two calls with which answers
@@ -68,6 +69,13 @@ func (d *direct) deafTo(ctx context.Context, t *testing.T, call, command string)
 		return fmt.Errorf("it says nothing: %w", err)
 	case time.Since(begin) < time.Second:
 		return fmt.Errorf("it has not waited at all: %w\n%s", err, &out)
+	}
+	for line := range strings.Lines(out.String()) {
+		for _, bare := range []string{unix.EAGAIN.Error(), unix.EBADF.Error(), "use of closed file"} {
+			if strings.Contains(line, bare) && !strings.Contains(line, "the kernel has not answered") {
+				return fmt.Errorf("it does not say what that means: %s", line)
+			}
+		}
 	}
 	return nil
 }

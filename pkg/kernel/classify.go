@@ -59,16 +59,16 @@ var ErrIncomplete = errors.New("it is incomplete")
 func (k *Kernel) Classify(c egress.Classes, others bool) error {
 	before, err := k.generation()
 	if err != nil {
-		return classifyError(err)
+		return k.classifyError(err)
 	}
 	if err := k.transaction(func(tx *nftables.Conn) error { return k.classify(tx, c, others) }); err != nil {
-		return classifyError(err)
+		return k.classifyError(err)
 	}
 	after, err := k.generation()
 	if err == nil && after == before+1 {
 		k.classified = confirmation{after, c}
 	}
-	return classifyError(err)
+	return k.classifyError(err)
 }
 
 // confirmation says that in a generation of nf_tables all of these classes are there: they
@@ -129,7 +129,7 @@ type Gone struct {
 
 // Declassify takes that out of the table, in one transaction.
 func (k *Kernel) Declassify(gone Gone) error {
-	return classifyError(k.transaction(func(tx *nftables.Conn) error {
+	return k.classifyError(k.transaction(func(tx *nftables.Conn) error {
 		elements, err := k.leadingTo(gone.Links)
 		if err != nil {
 			return err
@@ -203,7 +203,7 @@ func (k *Kernel) deleteChainsOf(tx *nftables.Conn, gone Gone) error {
 
 // DeleteClassification removes the table with all that is in it.
 func (k *Kernel) DeleteClassification() error {
-	return classifyError(k.transaction(func(tx *nftables.Conn) error {
+	return k.classifyError(k.transaction(func(tx *nftables.Conn) error {
 		// Adding what exists is no error, so that what is deleted exists.
 		tx.AddTable(egressTable)
 		tx.DelTable(egressTable)
@@ -217,7 +217,7 @@ func (k *Kernel) MissingClasses(c egress.Classes) (missing egress.State, err err
 		return egress.State{Chains: c.Chains(), Elements: append(c.PodElements(), c.SharedElements()...)}, err
 	}
 	if generation, err := k.generation(); err != nil || k.classified.of(c, generation) {
-		return egress.State{}, classifyError(err)
+		return egress.State{}, k.classifyError(err)
 	}
 	err = k.consistent(func() error {
 		missing = egress.State{}
@@ -235,15 +235,15 @@ func (k *Kernel) MissingClasses(c egress.Classes) (missing egress.State, err err
 		}
 		return nil
 	})
-	return missing, classifyError(err)
+	return missing, k.classifyError(err)
 }
 
-func classifyError(err error) error {
+func (k *Kernel) classifyError(err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENFILE):
 		return fmt.Errorf("table inet %s has room for %d addresses of pods and egress addresses per address family, and they are taken: %w", egressTable.Name, mostAddresses, err)
 	}
-	return fmt.Errorf("table inet %s: %w", egressTable.Name, noAnswer(err))
+	return fmt.Errorf("table inet %s: %w", egressTable.Name, k.nftError(err))
 }

@@ -21,7 +21,7 @@ func (k *Kernel) OtherEgress() (string, error) {
 	} {
 		there, err := k.hasChain(&nftables.Chain{Table: table, Name: ovnChain})
 		if err != nil {
-			return "", fmt.Errorf("look for the chain %s: %w", ovnChain, err)
+			return "", fmt.Errorf("look for the chain %s: %w", ovnChain, k.nftError(err))
 		}
 		if there {
 			return fmt.Sprintf("OVN-Kubernetes does egress IPs on this node (iptables chain %s); use one or the other", ovnChain), nil
@@ -64,7 +64,7 @@ func (k *Kernel) namesIn(table *nftables.Table) ([]string, error) {
 	var names []string
 	chains, err := k.nft.ListChainsOfTableFamily(table.Family)
 	if err != nil {
-		return nil, fmt.Errorf("read chains: %w", err)
+		return nil, fmt.Errorf("read chains: %w", k.nftError(err))
 	}
 	for _, c := range chains {
 		if c.Table.Name == table.Name {
@@ -73,7 +73,7 @@ func (k *Kernel) namesIn(table *nftables.Table) ([]string, error) {
 	}
 	sets, err := k.nft.GetSets(table)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("read the sets of table %s: %w", table.Name, err)
+		return nil, fmt.Errorf("read the sets of table %s: %w", table.Name, k.nftError(err))
 	}
 	for _, s := range sets {
 		names = append(names, s.Name)

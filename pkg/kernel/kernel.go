@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -13,6 +14,7 @@ import (
 // opened on first use: a plain pod's ADD needs none.
 type Kernel struct {
 	nft     *nftables.Conn
+	silent  atomic.Bool     // a connection to nf_tables was closed because its time was over, see openNFT
 	lib, ct *netlink.Handle // see rt and conntrack.go
 
 	// For requests that the library does not know, see route_message.go and conntrack.go.
@@ -24,14 +26,15 @@ type Kernel struct {
 // Open connects to the network namespace of the calling thread, which is the one that is to
 // use it.
 func Open() *Kernel {
-	nft, err := openNFT(nftables.AsLasting())
-	if err != nil {
+	k := &Kernel{}
+	var err error
+	if k.nft, err = k.openNFT(nftables.AsLasting()); err != nil {
 		// A kernel without nf_tables, or a seccomp profile that refuses it. What needs no
 		// nf_tables works; for the rest each use opens a socket of its own, and says why
 		// it cannot.
-		nft = &nftables.Conn{}
+		k.nft = &nftables.Conn{}
 	}
-	return &Kernel{nft: nft}
+	return k
 }
 
 // rt is for the library's requests to rtnetlink. Where its socket cannot be opened, each

@@ -20,7 +20,7 @@ func (k *Kernel) Marking(pod, to netip.Addr) (m egress.Marking, err error) {
 		m, err = k.marking(pod, to)
 		return err
 	})
-	return m, classifyError(err)
+	return m, k.classifyError(err)
 }
 
 func (k *Kernel) marking(pod, to netip.Addr) (m egress.Marking, err error) {
@@ -138,7 +138,7 @@ func (k *Kernel) Translation(pod netip.Addr, mark uint32, link int) (t egress.Tr
 		t, err = k.translation(pod, mark, link)
 		return err
 	})
-	return t, classifyError(err)
+	return t, k.classifyError(err)
 }
 
 func (k *Kernel) translation(pod netip.Addr, mark uint32, link int) (t egress.Translation, err error) {

@@ -101,7 +101,7 @@ func (k *Kernel) hasChain(chain *nftables.Chain) (bool, error) {
 func (k *Kernel) transaction(f func(tx *nftables.Conn) error) error {
 	const tries = 3
 	for try := 1; ; try++ {
-		tx, err := openNFT(withRoom())
+		tx, err := k.openNFT(withRoom())
 		if err != nil {
 			return err
 		}

@@ -136,11 +136,11 @@ type ProbeTable struct {
 func (k *Kernel) Probe() (ProbeTable, error) {
 	pre, err := k.rulesIn(probeTable, probePrerouting.Name)
 	if err != nil {
-		return ProbeTable{}, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, err)
+		return ProbeTable{}, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, k.nftError(err))
 	}
 	post, err := k.rulesIn(probeTable, probePostrouting.Name)
 	if err != nil {
-		return ProbeTable{}, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, err)
+		return ProbeTable{}, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, k.nftError(err))
 	}
 	if len(pre)+len(post) == 0 {
 		return ProbeTable{Right: true}, nil
@@ -158,7 +158,7 @@ func (k *Kernel) ProbeIsHooked() (bool, error) {
 			return false, nil
 		}
 		if err != nil {
-			return false, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, err)
+			return false, fmt.Errorf("read table ip6 %s: %w", probeTable.Name, k.nftError(err))
 		}
 	}
 	return true, nil
@@ -213,7 +213,7 @@ func (k *Kernel) SetProbe(p egress.Probe) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("write table ip6 %s: %w", probeTable.Name, err)
+		return fmt.Errorf("write table ip6 %s: %w", probeTable.Name, k.nftError(err))
 	}
 	return nil
 }
@@ -222,7 +222,7 @@ func (k *Kernel) SetProbe(p egress.Probe) error {
 func (k *Kernel) HasForeignProbe() (bool, error) {
 	there, err := k.hasTable(&nftables.Table{Family: nftables.TableFamilyIPv6, Name: foreignProbeTable})
 	if err != nil {
-		return false, fmt.Errorf("read table ip6 %s: %w", foreignProbeTable, err)
+		return false, fmt.Errorf("read table ip6 %s: %w", foreignProbeTable, k.nftError(err))
 	}
 	return there, nil
 }

@@ -65,7 +65,7 @@ func (k *Kernel) AddRule(r egress.Rule) (added bool, err error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("add rule %s: %w", r, err)
+		return false, fmt.Errorf("add rule %s: %w", r, noAnswer(err))
 	}
 	return true, nil
 }
@@ -73,7 +73,7 @@ func (k *Kernel) AddRule(r egress.Rule) (added bool, err error) {
 // DeleteRule deletes a rule.
 func (k *Kernel) DeleteRule(r egress.Rule) error {
 	if err := k.rt().RuleDel(fromRule(r)); err != nil && !gone(err) {
-		return fmt.Errorf("delete rule %s: %w", r, err)
+		return fmt.Errorf("delete rule %s: %w", r, noAnswer(err))
 	}
 	return nil
 }
@@ -93,7 +93,7 @@ func (k *Kernel) DeleteSourceRule(r egress.Rule) error {
 		if err := k.rt().RuleDel(copies); gone(err) {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("delete what else is as rule %s: %w", r, err)
+			return fmt.Errorf("delete what else is as rule %s: %w", r, noAnswer(err))
 		}
 	}
 	return nil

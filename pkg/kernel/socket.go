@@ -3,7 +3,6 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -52,11 +51,29 @@ func openHandle(protocol int) (*netlink.Handle, error) {
 // openNFT opens a connection to nf_tables. When its time is over it is closed. A deadline
 // would not do: the library goes on reading after an error as long as there is something
 // to be read, and behind a deadline there always is.
-func openNFT(options ...nftables.ConnOption) (*nftables.Conn, error) {
+func (k *Kernel) openNFT(options ...nftables.ConnOption) (*nftables.Conn, error) {
 	return nftables.New(append(options, nftables.WithSockOptions(func(c *mdlayher.Conn) error {
-		time.AfterFunc(nftWithin, func() { _ = c.Close() }) // the error says that it has been closed already
+		time.AfterFunc(nftWithin, func() { k.end(c) })
 		return nil
 	}))...)
+}
+
+// end closes a connection to nf_tables that is still open.
+func (k *Kernel) end(c *mdlayher.Conn) {
+	if _, err := c.SyscallConn(); err == nil {
+		k.silent.Store(true)
+		_ = c.Close() // whoever waits for it gets an error
+	}
+}
+
+// nftError says of an error of nf_tables what it means, if a connection has been closed
+// because its time was over. The error itself does not tell: Go has no name for that of a
+// read whose file is closed, and the library wraps some as text.
+func (k *Kernel) nftError(err error) error {
+	if err == nil || !k.silent.Load() {
+		return err
+	}
+	return fmt.Errorf("the kernel has not answered within %v: %w", nftWithin, err)
 }
 
 // withRoom is for a connection that writes: with an option of ours the library leaves the
@@ -69,16 +86,11 @@ func withRoom() nftables.ConnOption {
 	})
 }
 
-// noAnswer says of an error of a wait that has come to its end what it means.
+// noAnswer says of an error of rtnetlink or conntrack what it means, if a wait has come to its
+// end.
 func noAnswer(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, unix.EAGAIN):
+	if errors.Is(err, unix.EAGAIN) {
 		return fmt.Errorf("the kernel has not answered within %v: %w", answerWithin, err)
-	// Closed while it was read from (Go has no name for that error), and before.
-	case strings.HasSuffix(err.Error(), "use of closed file"), errors.Is(err, unix.EBADF):
-		return fmt.Errorf("the kernel has not answered within %v: %w", nftWithin, err)
 	}
 	return err
 }

@@ -8,7 +8,7 @@ import (
 // pod address; ok is false where it does not have the pod.
 func (k *Kernel) OwnerOf(out egress.Element) (owner string, ok bool, err error) {
 	e, ok, err := k.element(out)
-	return e.Owner, ok, classifyError(err)
+	return e.Owner, ok, k.classifyError(err)
 }
 
 // PodElements returns the elements of pods in the table inet egress_ip that match.
@@ -30,5 +30,5 @@ func (k *Kernel) PodElements(match func(egress.Element) bool) (found []egress.El
 		}
 		return nil
 	})
-	return found, classifyError(err)
+	return found, k.classifyError(err)
 }

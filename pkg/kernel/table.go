@@ -43,7 +43,7 @@ func (k *Kernel) Classification(want []egress.Chain) (c Classified, err error) {
 		c, err = k.classification(want)
 		return err
 	})
-	return c, classifyError(err)
+	return c, k.classifyError(err)
 }
 
 func (k *Kernel) classification(want []egress.Chain) (c Classified, err error) {
@@ -91,13 +91,13 @@ func (k *Kernel) IsFormer() (bool, error) {
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
-	return err == nil && isFormer(s), classifyError(err)
+	return err == nil && isFormer(s), k.classifyError(err)
 }
 
 // Rebuild replaces the table inet egress_ip by one with these chains and elements, in one
 // transaction. Connections keep the translation that they have.
 func (k *Kernel) Rebuild(chains []egress.Chain, elements []egress.Element) error {
-	return classifyError(k.transaction(func(tx *nftables.Conn) error {
+	return k.classifyError(k.transaction(func(tx *nftables.Conn) error {
 		tx.AddTable(egressTable)
 		tx.DelTable(egressTable)
 		if len(chains) == 0 {
@@ -184,7 +184,7 @@ func sameHook(want, have *nftables.Chain) bool {
 
 // ForgetDrops empties what the guard remembers.
 func (k *Kernel) ForgetDrops() error {
-	return classifyError(k.transaction(func(tx *nftables.Conn) error {
+	return k.classifyError(k.transaction(func(tx *nftables.Conn) error {
 		if exists, err := k.hasTable(egressTable); err != nil || !exists {
 			return err
 		}
@@ -220,12 +220,12 @@ func (k *Kernel) Reclassify(missing, surplus egress.State, chains []egress.Chain
 		return k.setCluster(tx, clusterSets(chains), cluster)
 	})
 	if err != nil {
-		return classifyError(err)
+		return k.classifyError(err)
 	}
 	if err := k.replaceElements(missing.Elements, surplus.Elements); err != nil {
-		return classifyError(err)
+		return k.classifyError(err)
 	}
-	return classifyError(k.transaction(func(tx *nftables.Conn) error {
+	return k.classifyError(k.transaction(func(tx *nftables.Conn) error {
 		// A hook cannot be changed, so what exists of a hooked chain goes first.
 		for _, c := range hooked {
 			there, err := k.hasChain(chainOf(c))
