@@ -12,6 +12,9 @@ type Address struct {
 }
 
 // String gives the address as `ip address` prints it, with the link behind.
-func (a Address) String() string {
-	return fmt.Sprintf("%s on if%d", Host(a.Address), a.Link)
+func (a Address) String() string { return a.Named(Unnamed) }
+
+// Named is String with the link's name.
+func (a Address) Named(name LinkName) string {
+	return fmt.Sprintf("%s on %s", Host(a.Address), name(a.Link))
 }

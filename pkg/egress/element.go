@@ -140,9 +140,11 @@ type Element struct {
 // UnmarkedElement is what the map UnmarkedMap has.
 func UnmarkedElement() Element { return Element{Set: UnmarkedMap, Chain: Others} }
 
-// String gives the element as nft prints it, without the comment, and where it is. A
-// link is "ifN", which those who know the node's links replace by its name.
-func (e Element) String() string {
+// String gives the element as nft prints it, without the comment, and where it is.
+func (e Element) String() string { return e.Named(Unnamed) }
+
+// Named is String with the link's name.
+func (e Element) Named(name LinkName) string {
 	var key []string
 	if e.Pod.IsValid() {
 		key = append(key, e.Pod.String())
@@ -159,7 +161,7 @@ func (e Element) String() string {
 		key = append(key, e.Address.String())
 	}
 	if e.Link != 0 {
-		key = append(key, fmt.Sprintf("%q", fmt.Sprintf("if%d", e.Link)))
+		key = append(key, strconv.Quote(name(e.Link)))
 	}
 	if e.MAC != "" {
 		key = append(key, e.MAC)

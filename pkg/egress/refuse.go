@@ -49,7 +49,7 @@ func (s selection) isOwn(link Link, address netip.Addr) bool {
 func (s selection) checkHost(link Link, address netip.Addr) error {
 	for _, a := range s.node.Addresses {
 		if a.Network.Addr() == address && a.Index != link.Index {
-			name := fmt.Sprintf("if%d", a.Index) // no candidate: a loopback link
+			name := Unnamed(a.Index) // no candidate: a loopback link
 			if other, ok := s.node.link(a.Index); ok {
 				name = other.Name
 			}

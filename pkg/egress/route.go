@@ -61,9 +61,18 @@ func (r Route) Key() RouteKey { return RouteKey{r.Dst, r.From, r.TOS, r.Metric} 
 // Family returns the family of the destination.
 func (r Route) Family() Family { return FamilyOf(r.Dst.Addr()) }
 
+// LinkName names the link with an ifindex.
+type LinkName func(index int) string
+
+// Unnamed is how iproute2 writes a link that does not exist.
+func Unnamed(index int) string { return fmt.Sprintf("if%d", index) }
+
 // String gives the route as `ip route show table` would, with the table behind.
-func (r Route) String() string {
-	return fmt.Sprintf("%s table %d", r.Text(fmt.Sprintf("if%d", r.Link)), r.Table)
+func (r Route) String() string { return r.Named(Unnamed) }
+
+// Named is String with the link's name.
+func (r Route) Named(name LinkName) string {
+	return fmt.Sprintf("%s table %d", r.Text(name(r.Link)), r.Table)
 }
 
 // Text gives the route as `ip route show table` does; link is its link's name.

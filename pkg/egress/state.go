@@ -87,19 +87,22 @@ func difference[T comparable](a, b []T) (onlyA, onlyB []T) {
 }
 
 // Lines names each thing in it.
-func (s State) Lines() []string {
-	var rules []string
-	for _, r := range s.Rules {
-		rules = append(rules, fmt.Sprintf("%s rule %s", r.Family, r)) // most look alike in both
-	}
-	return slices.Concat(rules, lines("route ", s.Routes), lines("address ", s.Addresses),
-		lines("", s.Chains), lines("", s.Elements))
-}
-
-func lines[T fmt.Stringer](kind string, things []T) []string {
+func (s State) Lines(name LinkName) []string {
 	var lines []string
-	for _, t := range things {
-		lines = append(lines, kind+t.String())
+	for _, r := range s.Rules {
+		lines = append(lines, fmt.Sprintf("%s rule %s", r.Family, r)) // most look alike in both
+	}
+	for _, r := range s.Routes {
+		lines = append(lines, "route "+r.Named(name))
+	}
+	for _, a := range s.Addresses {
+		lines = append(lines, "address "+a.Named(name))
+	}
+	for _, c := range s.Chains {
+		lines = append(lines, c.String())
+	}
+	for _, e := range s.Elements {
+		lines = append(lines, e.Named(name))
 	}
 	return lines
 }

@@ -73,7 +73,7 @@ func TestNeeds(t *testing.T) {
 		"element { fd00:10:244::6 : goto exit_134 } of map guard6 in table inet egress_ip",
 		`element { fd00:10:244::6 . "if134" : fd00:124::99 } of map snat6 in table inet egress_ip`,
 		"element { fd00:10:244::6 . 02:00:00:00:00:06 } of set bridged6 in table inet egress_ip",
-	}, egress.Needs(twoPods(), all).Lines())
+	}, egress.Needs(twoPods(), all).Lines(egress.Unnamed))
 
 	// A flow whose address another pod has by now needs nothing.
 	one := egress.Needs(twoPods(), func(a egress.Attachment) []egress.Flow {
@@ -84,7 +84,7 @@ func TestNeeds(t *testing.T) {
 	})
 	require.Len(t, one.Rules, 7)
 	require.Len(t, one.Elements, 5)
-	require.Empty(t, egress.Needs(nil, all).Lines())
+	require.Empty(t, egress.Needs(nil, all).Lines(egress.Unnamed))
 }
 
 func TestClasses(t *testing.T) {
@@ -194,8 +194,8 @@ func TestLess(t *testing.T) {
 		return s
 	}
 	missing, surplus := needs().Less(needs())
-	require.Empty(t, missing.Lines())
-	require.Empty(t, surplus.Lines())
+	require.Empty(t, missing.Lines(egress.Unnamed))
+	require.Empty(t, surplus.Lines(egress.Unnamed))
 	for name, change := range map[string]func(s *egress.State) string{
 		"rule":    func(s *egress.State) string { s.Rules[0].Goto = 7; return "rule 6001: from all nop" },
 		"route":   func(s *egress.State) string { s.Routes[0].Metric = 7; return "route throw 10.244.1.5 table 1134" },
@@ -211,9 +211,9 @@ func TestLess(t *testing.T) {
 			have := needs()
 			line := change(&have)
 			missing, surplus := needs().Less(have)
-			require.Len(t, missing.Lines(), 1)
-			require.Contains(t, missing.Lines()[0], line)
-			require.Len(t, surplus.Lines(), 1)
+			require.Len(t, missing.Lines(egress.Unnamed), 1)
+			require.Contains(t, missing.Lines(egress.Unnamed)[0], line)
+			require.Len(t, surplus.Lines(egress.Unnamed), 1)
 			back, forth := have.Less(needs())
 			require.Equal(t, missing, forth)
 			require.Equal(t, surplus, back)

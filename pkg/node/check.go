@@ -3,7 +3,6 @@ package node
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/config"
@@ -78,21 +77,14 @@ func (n *Node) missing(a egress.Attachment) ([]string, error) {
 		return nil, err
 	}
 	missing.Chains, missing.Elements = unclassified.Chains, unclassified.Elements
-	lines := missing.Lines()
-	for i, line := range lines {
-		for _, f := range a.Flows {
-			line = strings.Replace(line, fmt.Sprintf(`"if%d"`, f.Index), strconv.Quote(f.Link), 1) // as nft has it
-		}
-		lines[i] = line
-	}
-	return append(lines, n.inTheWay(astray)...), nil
+	return append(missing.Lines(n.linkName), n.inTheWay(astray)...), nil
 }
 
 // inTheWay names somebody else's routes.
 func (n *Node) inTheWay(astray []egress.Route) []string {
 	var lines []string
 	for _, r := range astray {
-		lines = append(lines, fmt.Sprintf("somebody else's %s route `%s` in table %d is in the way; remove it", r.Family(), n.text(r), r.Table))
+		lines = append(lines, fmt.Sprintf("somebody else's %s route `%s` in table %d is in the way; remove it", r.Family(), r.Text(n.linkName(r.Link)), r.Table))
 	}
 	return lines
 }

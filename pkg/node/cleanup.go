@@ -36,7 +36,7 @@ func (n *Node) Cleanup(force bool) ([]string, error) {
 		return nil, &AttachedError{pods}
 	}
 	v.have = v.have.And(v.spared)
-	lines := prefixed("removed ", v.named(v.have.Lines()))
+	lines := prefixed("removed ", v.have.Lines(v.linkName))
 	if v.probe.have.Stands() && !v.probe.foreign {
 		lines = append(lines, "removed table ip6 egress_ip_probe")
 	}

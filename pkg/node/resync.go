@@ -64,8 +64,8 @@ func (v *view) changes() []string {
 			changes = append(changes, "recorded "+a.ContainerID+" again: its link has another name, ifindex or address")
 		}
 	}
-	changes = append(changes, prefixed("added ", v.named(v.missing.Lines()))...)
-	changes = append(changes, prefixed("removed ", v.named(v.surplus.Lines()))...)
+	changes = append(changes, prefixed("added ", v.missing.Lines(v.linkName))...)
+	changes = append(changes, prefixed("removed ", v.surplus.Lines(v.linkName))...)
 	for _, t := range v.tables {
 		if !v.isRecorded(t.Table) {
 			changes = append(changes, "recorded the "+t.Family.String()+" table of "+t.Link)

@@ -5,8 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
@@ -70,7 +68,7 @@ func (v *view) status() status.Status {
 			s.Pods = append(s.Pods, v.podStatus(a, f, v.recorded[i].Flows[j], missing))
 		}
 	}
-	s.Missing, s.Unrecorded = missing.node, v.named(v.surplus.Lines())
+	s.Missing, s.Unrecorded = missing.node, v.surplus.Lines(v.linkName)
 	for _, d := range v.unknown.Damaged {
 		s.Unread = append(s.Unread, d.Error())
 	}
@@ -102,11 +100,7 @@ func (v *view) status() status.Status {
 func (v *view) drops(all []kernel.Drop) []status.Drop {
 	var drops []status.Drop
 	for _, d := range all {
-		name, ok := v.names[d.Link]
-		if !ok {
-			name = fmt.Sprintf("if%d", d.Link)
-		}
-		drops = append(drops, status.Drop{Address: d.Pod, Link: name, Counter: statusCounter(d.Counter), Seconds: int(d.Last.Seconds())})
+		drops = append(drops, status.Drop{Address: d.Pod, Link: v.linkName(d.Link), Counter: statusCounter(d.Counter), Seconds: int(d.Last.Seconds())})
 	}
 	return drops
 }
@@ -137,8 +131,8 @@ func (v *view) attribute() missingOf {
 			throws[f.PodThrow()] = f.Pod
 		}
 	}
-	pod := func(p netip.Addr, s string) { m.pods[p] = append(m.pods[p], v.named([]string{s})...) }
-	link := func(table uint32, s string) { m.links[table] = append(m.links[table], v.named([]string{s})...) }
+	pod := func(p netip.Addr, s string) { m.pods[p] = append(m.pods[p], s) }
+	link := func(table uint32, s string) { m.links[table] = append(m.links[table], s) }
 	for _, r := range v.missing.Rules {
 		switch {
 		case r.From.IsValid():
@@ -151,14 +145,14 @@ func (v *view) attribute() missingOf {
 	}
 	for _, r := range v.missing.Routes {
 		if p, ok := throws[r]; ok {
-			pod(p, "route "+r.String())
+			pod(p, "route "+r.Named(v.linkName))
 		} else {
-			link(r.Table, "route "+r.String())
+			link(r.Table, "route "+r.Named(v.linkName))
 		}
 	}
 	for _, a := range slices.Concat(v.missing.Addresses, v.absent) {
 		for _, p := range users[a] {
-			pod(p, "address "+a.String())
+			pod(p, "address "+a.Named(v.linkName))
 		}
 	}
 	for _, c := range v.missing.Chains {
@@ -170,9 +164,9 @@ func (v *view) attribute() missingOf {
 	}
 	for _, e := range v.missing.Elements {
 		if e.Pod.IsValid() {
-			pod(e.Pod, e.String())
+			pod(e.Pod, e.Named(v.linkName))
 		} else {
-			m.node = append(m.node, e.String())
+			m.node = append(m.node, e.Named(v.linkName))
 		}
 	}
 	return m
@@ -286,16 +280,13 @@ func statusCounter(c kernel.Counter) status.Counter {
 	return status.Counter{Packets: c.Packets, Bytes: c.Bytes}
 }
 
-// named gives links their names in lines that have their ifindex.
-func (v *view) named(lines []string) []string {
-	var replace []string
-	for _, l := range v.links {
-		replace = append(replace, fmt.Sprintf(" if%d ", l.Index), " "+l.Name+" ", fmt.Sprintf(`"if%d"`, l.Index), strconv.Quote(l.Name))
+// linkName names the link with an ifindex, see [egress.LinkName].
+func (v *view) linkName(index int) string {
+	if i := slices.IndexFunc(v.links, func(l egress.Link) bool { return l.Index == index }); i >= 0 {
+		return v.links[i].Name
 	}
-	replacer := strings.NewReplacer(replace...)
-	named := make([]string, 0, len(lines))
-	for _, line := range lines {
-		named = append(named, strings.TrimSuffix(replacer.Replace(line+" "), " "))
+	if name, ok := v.names[index]; ok {
+		return name
 	}
-	return named
+	return egress.Unnamed(index)
 }

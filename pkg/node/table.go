@@ -119,14 +119,13 @@ func (n *Node) checkTable(c config.Config, f egress.Flow) error {
 	}
 	return &ConflictError{fmt.Sprintf(
 		"somebody else uses table %d, which is tableBase %d + %d, the ifindex of %s: it has the %s route `%s`; remove the routes in it (`ip route show table %d`), or set tableBase",
-		f.Table, c.TableBase, f.Index, f.Link, f.Family(), n.text(others[0]), f.Table)}
+		f.Table, c.TableBase, f.Index, f.Link, f.Family(), others[0].Text(n.linkName(others[0].Link)), f.Table)}
 }
 
-// text is a route as `ip route show table` prints it.
-func (n *Node) text(r egress.Route) string {
-	link := fmt.Sprintf("if%d", r.Link)
-	if name, err := n.kernel.Name(r.Link); err == nil {
-		link = name
+// linkName names the link with an ifindex, see [egress.LinkName].
+func (n *Node) linkName(index int) string {
+	if name, err := n.kernel.Name(index); err == nil {
+		return name
 	}
-	return r.Text(link)
+	return egress.Unnamed(index)
 }
