@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,42 +15,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const bridgeConf = `{ "cniVersion": "1.0.0", "name": "pods", "mtu": 1500.0, "type": "bridge", "isGateway": true }`
-
-// TestInstallConverts: only if it is told to, a file of one plugin becomes a list, and
-// the file goes out of the runtime's sight; uninstall brings it back.
-func TestInstallConverts(t *testing.T) {
+// TestUninstallConverted: of a list that a former version made of a file of one plugin, uninstall
+// removes the entry; the list stays, and what that version kept of the file.
+func TestUninstallConverted(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"10-net.conf", "10-net.json"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := newInstallNode(t, map[string]string{name: bridgeConf})
-			out, _ := n.run(t, 0, "install", "--convert", "--dry-run")
-			require.Contains(t, out, "would have made "+n.conf("10-net.conflist"))
-			require.Contains(t, out, `+  "plugins": [`)
-			n.requireFiles(t, name)
-
-			n.run(t, 0, "install", "--convert")
-			both := []string{"10-net.conflist", name + ".before-egress-ip"}
-			slices.Sort(both)
-			n.requireFiles(t, both...)
-			require.Contains(t, n.read(t, "10-net.conflist"), `"mtu": 1500.0`)
-			out, _ = n.run(t, 0, "install", "--convert")
-			require.Contains(t, out, "nothing to do")
-
-			conf := bridgeConf
-			if name == "10-net.conf" { // the main plugin writes its file again, and that comes first
-				conf = strings.Replace(bridgeConf, "1500.0", "1400", 1)
-				n.write(t, name, conf)
-				n.run(t, 0, "install", "--convert")
-				n.requireFiles(t, both...)
-				require.Contains(t, n.read(t, "10-net.conflist"), `"mtu": 1400`)
-			}
-			n.run(t, 0, "uninstall")
-			n.requireFiles(t, name)
-			require.Equal(t, conf, n.read(t, name))
-		})
-	}
+	const kept = "10-net.conf.before-egress-ip"
+	conf := `{"cniVersion":"1.0.0","name":"pods","type":"bridge","isGateway":true}`
+	n := newInstallNode(t, map[string]string{"10-net.conflist": withEntry(probeOnly), kept: conf})
+	n.run(t, 0, "install") // the binary
+	n.run(t, 0, "uninstall")
+	require.Equal(t, bridgeList, n.read(t, "10-net.conflist"))
+	require.Equal(t, conf, n.read(t, kept))
+	n.requireFiles(t, kept, "10-net.conflist")
+	require.NoFileExists(t, n.binary())
 }
 
 // TestInstallDryRun: it shows what would be done, and nothing is.

@@ -240,37 +240,33 @@ func TestInstallRefuses(t *testing.T) {
 		exit       int
 		want       string
 	}{
-		"macvlan":             {file, `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan"}]}`, nil, 1, "its main plugin is macvlan"},
-		"OVN-Kubernetes":      {"10-ovn.conf", `{"cniVersion":"0.4.0","name":"ovn-kubernetes","type":"ovn-k8s-cni-overlay"}`, nil, 1, "its main plugin is ovn-k8s-cni-overlay"},
-		"Multus":              {"00-multus.conf", `{"cniVersion":"0.3.1","name":"multus","type":"multus","delegates":[]}`, []string{"--convert"}, 1, "its main plugin is multus"},
-		"AWS's rules":         {"10-aws.conflist", `{"cniVersion":"0.4.0","name":"aws-cni","plugins":[{"type":"aws-cni"}]}`, []string{"--allow", "payments"}, 1, `10-aws.conflist: rulePriority 6000: the AWS VPC CNI's own rules`},
-		"no list":             {"10-net.conf", `{"cniVersion":"1.0.0","name":"n","type":"bridge"}`, nil, 1, "--convert makes "},
-		"a list by no name":   {"10-net.conf", bridgeList, nil, 1, "only if its name ends with .conflist; rename it"},
-		"broken":              {file, bridgeList[:50], nil, 1, "no valid JSON"},
-		"empty":               {file, "", nil, 1, "no valid JSON"},
-		"no plugins":          {file, `{"cniVersion":"1.0.0","name":"n","plugins":[]}`, nil, 1, "its key plugins has none"},
-		"too old":             {file, strings.Replace(bridgeList, "1.0.0", "0.2.0", 1), nil, 1, `its cniVersion is "0.2.0"`},
-		"no file":             {"10-net.txt", bridgeList, nil, 1, "has no .conflist, .conf or .json: install the main CNI plugin first"},
-		"no such file":        {file, bridgeList, []string{"--conflist", "/nonexistent/x.conflist"}, 1, "/nonexistent/x.conflist: "},
-		"what stands is bad":  {file, withEntry(`{"type":"egress-ip","link":[]}`), nil, 1, `unknown key "link"`},
-		"misspelt":            {file, bridgeList, []string{"--entry", "/dev/stdin"}, 1, `unknown key "clusterCIDR"`},
-		"bad value":           {file, bridgeList, []string{"--allow", "payments=192.168.124.97/28"}, 1, "did you mean 192.168.124.96/28?"},
-		"no entry file":       {file, bridgeList, []string{"--entry", "/nonexistent"}, 1, "/nonexistent: no such file"},
-		"two links":           {file, bridgeList, []string{"--link", "a", "--link", "b"}, 2, "--entry"},
-		"entry and flags":     {file, bridgeList, []string{"--entry", "-", "--link", "a"}, 2, "leave out"},
-		"nobody allowed":      {file, bridgeList, []string{"--link", "a"}, 2, "--allow"},
-		"dry run and watch":   {file, bridgeList, []string{"--dry-run", "--watch"}, 2, "say one of them"},
-		"watch, macvlan":      {file, `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan"}]}`, []string{"--watch"}, 1, "its main plugin is macvlan"},
-		"dry run, refused":    {file, bridgeList[:50], []string{"--dry-run"}, 1, "no valid JSON"},
-		"too much":            {file, bridgeList, []string{"now"}, 2, `unexpected argument "now"`},
-		"list stands already": {"10-net.conf", `{"cniVersion":"1.0.0","name":"n","type":"bridge"}`, []string{"--convert"}, 1, "stands there already"},
+		"macvlan":            {file, `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan"}]}`, nil, 1, "its main plugin is macvlan"},
+		"OVN-Kubernetes":     {"10-ovn.conf", `{"cniVersion":"0.4.0","name":"ovn-kubernetes","type":"ovn-k8s-cni-overlay"}`, nil, 1, "its main plugin is ovn-k8s-cni-overlay"},
+		"Multus":             {"00-multus.conf", `{"cniVersion":"0.3.1","name":"multus","type":"multus","delegates":[]}`, nil, 1, "its main plugin is multus"},
+		"AWS's rules":        {"10-aws.conflist", `{"cniVersion":"0.4.0","name":"aws-cni","plugins":[{"type":"aws-cni"}]}`, []string{"--allow", "payments"}, 1, `10-aws.conflist: rulePriority 6000: the AWS VPC CNI's own rules`},
+		"no list":            {"10-net.conf", `{"cniVersion":"1.0.0","name":"n","type":"bridge"}`, nil, 1, "write a list with this plugin into 10-net.conflist"},
+		"a list by no name":  {"10-net.conf", bridgeList, nil, 1, "if it has a list already, rename it"},
+		"broken":             {file, bridgeList[:50], nil, 1, "no valid JSON"},
+		"empty":              {file, "", nil, 1, "no valid JSON"},
+		"no plugins":         {file, `{"cniVersion":"1.0.0","name":"n","plugins":[]}`, nil, 1, "its key plugins has none"},
+		"too old":            {file, strings.Replace(bridgeList, "1.0.0", "0.2.0", 1), nil, 1, `its cniVersion is "0.2.0"`},
+		"no file":            {"10-net.txt", bridgeList, nil, 1, "has no .conflist, .conf or .json: install the main CNI plugin first"},
+		"no such file":       {file, bridgeList, []string{"--conflist", "/nonexistent/x.conflist"}, 1, "/nonexistent/x.conflist: "},
+		"what stands is bad": {file, withEntry(`{"type":"egress-ip","link":[]}`), nil, 1, `unknown key "link"`},
+		"misspelt":           {file, bridgeList, []string{"--entry", "/dev/stdin"}, 1, `unknown key "clusterCIDR"`},
+		"bad value":          {file, bridgeList, []string{"--allow", "payments=192.168.124.97/28"}, 1, "did you mean 192.168.124.96/28?"},
+		"no entry file":      {file, bridgeList, []string{"--entry", "/nonexistent"}, 1, "/nonexistent: no such file"},
+		"two links":          {file, bridgeList, []string{"--link", "a", "--link", "b"}, 2, "--entry"},
+		"entry and flags":    {file, bridgeList, []string{"--entry", "-", "--link", "a"}, 2, "leave out"},
+		"nobody allowed":     {file, bridgeList, []string{"--link", "a"}, 2, "--allow"},
+		"dry run and watch":  {file, bridgeList, []string{"--dry-run", "--watch"}, 2, "say one of them"},
+		"watch, macvlan":     {file, `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan"}]}`, []string{"--watch"}, 1, "its main plugin is macvlan"},
+		"dry run, refused":   {file, bridgeList[:50], []string{"--dry-run"}, 1, "no valid JSON"},
+		"too much":           {file, bridgeList, []string{"now"}, 2, `unexpected argument "now"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newInstallNode(t, map[string]string{tt.file: tt.text})
-			if name == "list stands already" {
-				n.write(t, file, bridgeList)
-			}
 			before := n.all(t)
 			cmd := exec.Command(filepath.Join(bin, "egress-ip"), append(n.args("install"), tt.args...)...)
 			cmd.Stdin = strings.NewReader(`{"clusterCIDR":[]}`)

@@ -130,32 +130,3 @@ func TestWithLaidOut(t *testing.T) {
 	require.Equal(t, `{"name":"n","plugins":[{"type":"a"},{"type":"egress-ip","links":[{"name":"a"},{"name":"b"}]}]}`,
 		with(t, `{"name":"n","plugins":[{"type":"a"}]}`, string(parse(t, after).Entry())))
 }
-
-func TestConvert(t *testing.T) {
-	t.Parallel()
-	list, err := conflist.Convert([]byte("{\"cniVersion\":\"0.3.1\",\n \"name\": \"n\", \"mtu\": 1500.0,\"type\":\"bridge\" }\n"))
-	require.NoError(t, err)
-	require.Equal(t, `{
-  "cniVersion": "0.3.1",
-  "name": "n",
-  "plugins": [
-    {
-      "cniVersion": "0.3.1",
-      "name": "n",
-      "mtu": 1500.0,
-      "type": "bridge"
-    }
-  ]
-}
-`, string(list))
-	require.Equal(t, "bridge", parse(t, string(list)).Main().Type)
-	for conf, want := range map[string]string{
-		`{"name":"n","plugins":[]}`: "no key type",
-		`{"type":"bridge"}`:         "no key name",
-		`{"type":`:                  "no valid JSON",
-		`{"type":1}`:                "type",
-	} {
-		_, err := conflist.Convert([]byte(conf))
-		require.ErrorContains(t, err, want)
-	}
-}

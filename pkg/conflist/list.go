@@ -71,6 +71,19 @@ func Parse(text []byte) (List, error) {
 	return l, err
 }
 
+// ParseOne reads the configuration of one plugin, as runtimes do where a file's name does
+// not end in .conflist, as a list of that plugin.
+func ParseOne(conf []byte) (List, error) {
+	if err := syntax(conf); err != nil {
+		return List{}, err
+	}
+	var one types.PluginConf
+	if err := json.Unmarshal(conf, &one); err != nil {
+		return List{}, err
+	}
+	return List{Name: one.Name, Version: one.CNIVersion, Plugins: []Plugin{{Type: one.Type, Text: conf}}}, nil
+}
+
 // newest is the cniVersion that a runtime takes: the newest that the CNI library
 // speaks, where there is a choice.
 func newest(one string, others []string) (string, error) {
@@ -198,27 +211,6 @@ func walk(text []byte, visit func(key string, d *json.Decoder) error) error {
 		}
 	}
 	return nil
-}
-
-// Convert makes a list of a configuration of one plugin, as a .conf file has it.
-// The plugin stays as written.
-func Convert(conf []byte) ([]byte, error) {
-	if err := syntax(conf); err != nil {
-		return nil, err
-	}
-	var one types.PluginConf
-	if err := json.Unmarshal(conf, &one); err != nil {
-		return nil, err
-	}
-	if one.Type == "" {
-		return nil, errors.New("it has no key type, so it is no configuration of one plugin")
-	}
-	if one.Name == "" {
-		return nil, errors.New("it has no key name, which a list needs")
-	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, `{"cniVersion":%s,"name":%s,"plugins":[%s]}`, quote(one.CNIVersion), quote(one.Name), conf)
-	return append(indent(b.Bytes(), "", "  "), '\n'), nil
 }
 
 func quote(s string) []byte {

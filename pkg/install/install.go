@@ -1,17 +1,13 @@
 package install
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/egress-ip/egress-ip/pkg/config"
-	"github.com/egress-ip/egress-ip/pkg/conflist"
 )
 
-// Wanted is the entry that is to stand in the list, as [conflist.Entry] returns it.
+// Wanted is the entry that is to stand in the list, as conflist.Entry returns it.
 type Wanted struct {
 	Entry []byte // nil: the one that stands there
 	Else  []byte // where none stands there either
@@ -89,19 +85,6 @@ func (p Place) plan(w Wanted, restore bool) (Plan, error) {
 // planEntry adds the change of the list to this text.
 func (p Place) planEntry(plan *Plan, s source, text []byte) error {
 	behind := s.list.Main().Type
-	if s.single {
-		if err := free(s.to); err != nil {
-			return err
-		}
-		aside := s.name + original
-		plan.add(fmt.Sprintf("made %s of %s, with the entry behind %s; the old file is %s", s.to, s.name, behind, aside),
-			diff(s.name, s.to, s.text, text),
-			s.with(s.to, text).write,
-			// The one or the other comes first by name; there is never none.
-			func() error { return os.Rename(s.name, aside) },
-			func() error { return sync(filepath.Dir(aside)) })
-		return nil
-	}
 	if string(text) == string(s.list.Text()) {
 		plan.Notes = append(plan.Notes, s.name+" has the entry already")
 		return nil
@@ -114,20 +97,5 @@ func (p Place) planEntry(plan *Plan, s source, text []byte) error {
 	aside := s.path + original
 	plan.add(fmt.Sprintf("put the entry into %s, behind %s; the file as it was is %s", s.name, behind, aside), changes,
 		s.with(aside, s.text).write, overwrite)
-	return nil
-}
-
-// free makes sure that no list of somebody else's is overwritten.
-func free(path string) error {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if l, err := conflist.Parse(text); err != nil || !l.HasEntry() {
-		return refused("%s stands there already, without an entry of egress-ip's; remove one of the two files, and runtimes will take the other", path)
-	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/conflist"
 )
@@ -19,8 +20,6 @@ type Place struct {
 	ConfDir string // of network configurations
 	// Conflist is the list; empty: the first file in ConfDir, as runtimes choose.
 	Conflist string
-	// Convert: a file of one plugin becomes a list.
-	Convert bool
 	// Versions are the CNI versions that egress-ip speaks.
 	Versions []string
 }
@@ -73,23 +72,20 @@ func (p Place) file() (string, error) {
 	return paths[0], nil
 }
 
-// source is the configuration as it is, as a list.
+// source is the list as it is.
 type source struct {
 	file
 	name string // the path by which runtimes know it
 	list conflist.List
-	// single: the file has one plugin and no list; converted, it has the name to.
-	single bool
-	to     string
 }
 
-// read returns the configuration. It refuses one where egress-ip cannot work.
+// read returns the list. It refuses one where egress-ip cannot work.
 func (p Place) read() (source, error) {
 	path, err := p.file()
 	if err != nil {
 		return source{}, err
 	}
-	s := source{name: path, single: filepath.Ext(path) != ".conflist"}
+	s := source{name: path}
 	s.file, err = readFile(path)
 	slog.Debug("read the configuration", "file", path, "error", err)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -98,16 +94,11 @@ func (p Place) read() (source, error) {
 	if err != nil {
 		return source{}, err
 	}
-	text := s.text
-	if s.single {
-		if text, err = conflist.Convert(s.text); err == nil {
-			s.to = s.name[:len(s.name)-len(filepath.Ext(s.name))] + ".conflist"
-		} else if _, listed := conflist.Parse(s.text); listed == nil {
-			return source{}, refused("%s is a list, but runtimes take it for one only if its name ends with .conflist; rename it", path)
-		}
-	}
-	if err == nil {
-		s.list, err = conflist.Parse(text)
+	isList := filepath.Ext(path) == ".conflist"
+	if isList {
+		s.list, err = conflist.Parse(s.text)
+	} else {
+		s.list, err = conflist.ParseOne(s.text)
 	}
 	var syntax *conflist.SyntaxError
 	if errors.As(err, &syntax) {
@@ -122,8 +113,9 @@ func (p Place) read() (source, error) {
 	if err != nil {
 		return source{}, refused("%s: %w", path, err)
 	}
-	if s.single && !p.Convert {
-		return source{}, refused("%s is the configuration of one plugin, which no other can be chained to; --convert makes %s of it, and keeps it as %s", path, s.to, filepath.Base(path)+original)
+	if !isList {
+		return source{}, refused("%s: runtimes read a file of this name as the configuration of one plugin, to which no other can be chained; write a list with this plugin into %s, as in conflist-examples, and remove this file; if it has a list already, rename it",
+			path, strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))+".conflist")
 	}
 	return s, nil
 }

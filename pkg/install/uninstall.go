@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/conflist"
 )
@@ -43,7 +42,7 @@ func (p Place) PlanUninstall(k Kernel) (Plan, error) {
 
 // Uninstall takes the entry out of the list, or of every list in the folder if none
 // is named. Then it removes what stands in the kernel and the binary, unless a pod is
-// recorded or a list that stays as it is names the binary. A list that an installation has made becomes what it was.
+// recorded or a list that stays as it is names the binary.
 func (p Place) Uninstall(k Kernel) (Plan, []string, error) {
 	return apply(func() (Plan, error) { return p.PlanUninstall(k) })
 }
@@ -67,10 +66,6 @@ func (p Place) planRemoval(plan *Plan, path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if has {
-		converted, err := planConversionBack(plan, f, path, text)
-		if err != nil || converted {
-			return err
-		}
 		plan.add("removed the entry from "+path, diff(path, path, f.text, text), func() error { return f.overwrite(text) })
 	}
 	aside := f.path + original
@@ -102,42 +97,6 @@ func without(f file) (text []byte, has bool, err error) {
 	}
 	text, err = list.Without()
 	return text, true, err
-}
-
-// planConversionBack adds the removal of a list that an installation has made of the file of
-// one plugin, which gets its name back first, if nobody else's file has it by now.
-func planConversionBack(plan *Plan, f file, path string, text []byte) (converted bool, err error) {
-	for _, ext := range []string{".conf", ".json"} {
-		conf := strings.TrimSuffix(path, ".conflist") + ext
-		back := func() error { return os.Rename(conf+original, conf) }
-		was, err := os.ReadFile(conf + original)
-		if errors.Is(err, fs.ErrNotExist) {
-			// An uninstall that has not come further has renamed it, or an installation has not yet.
-			back = func() error { return nil }
-			was, err = os.ReadFile(conf)
-		} else if err == nil {
-			if _, err := os.Lstat(conf); err == nil {
-				continue
-			} else if !errors.Is(err, fs.ErrNotExist) {
-				return false, err
-			}
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return false, err
-		}
-		if list, err := conflist.Convert(was); err != nil || !bytes.Equal(list, text) {
-			continue
-		}
-		plan.add(fmt.Sprintf("put %s back in the place of %s", conf, path), diff(path, conf, f.text, nil),
-			back,
-			func() error { return os.Remove(path) },
-			func() error { return sync(filepath.Dir(path)) })
-		return true, nil
-	}
-	return false, nil
 }
 
 // planBinaryRemoval adds the removal of the binary, if nothing needs it any more, and

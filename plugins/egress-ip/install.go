@@ -42,7 +42,6 @@ it has installed stays. At most one process does this for a directory.`,
 	setUp: func(flags *pflag.FlagSet) action {
 		place := placeFlags(flags)
 		entry := entryFlags(flags)
-		flags.BoolVar(&place.Convert, "convert", false, "make a list of a file that has one plugin alone (.conf)")
 		dryRun := flags.Bool("dry-run", false, "print what would change, and change nothing")
 		watching := flags.Bool("watch", false, "go on, and put back what somebody undoes")
 		return action{
