@@ -246,8 +246,8 @@ func TestInstallRefuses(t *testing.T) {
 		"AWS's rules":        {"10-aws.conflist", `{"cniVersion":"0.4.0","name":"aws-cni","plugins":[{"type":"aws-cni"}]}`, []string{"--allow", "payments"}, 1, `10-aws.conflist: rulePriority 6000: the AWS VPC CNI's own rules`},
 		"no list":            {"10-net.conf", `{"cniVersion":"1.0.0","name":"n","type":"bridge"}`, nil, 1, "write a list with this plugin into 10-net.conflist"},
 		"a list by no name":  {"10-net.conf", bridgeList, nil, 1, "if it has a list already, rename it"},
-		"broken":             {file, bridgeList[:50], nil, 1, "no valid JSON"},
-		"empty":              {file, "", nil, 1, "no valid JSON"},
+		"broken":             {file, bridgeList[:50], nil, 1, "not valid JSON"},
+		"empty":              {file, "", nil, 1, "not valid JSON"},
 		"no plugins":         {file, `{"cniVersion":"1.0.0","name":"n","plugins":[]}`, nil, 1, "its key plugins has none"},
 		"too old":            {file, strings.Replace(bridgeList, "1.0.0", "0.2.0", 1), nil, 1, `its cniVersion is "0.2.0"`},
 		"no file":            {"10-net.txt", bridgeList, nil, 1, "has no .conflist, .conf or .json: install the main CNI plugin first"},
@@ -261,7 +261,7 @@ func TestInstallRefuses(t *testing.T) {
 		"nobody allowed":     {file, bridgeList, []string{"--link", "a"}, 2, "--allow"},
 		"dry run and watch":  {file, bridgeList, []string{"--dry-run", "--watch"}, 2, "say one of them"},
 		"watch, macvlan":     {file, `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan"}]}`, []string{"--watch"}, 1, "its main plugin is macvlan"},
-		"dry run, refused":   {file, bridgeList[:50], []string{"--dry-run"}, 1, "no valid JSON"},
+		"dry run, refused":   {file, bridgeList[:50], []string{"--dry-run"}, 1, "not valid JSON"},
 		"too much":           {file, bridgeList, []string{"now"}, 2, `unexpected argument "now"`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,138 +4,88 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 )
 
-// With returns the list with this entry and no other of egress-ip's: where one
-// stands behind the main plugin already, or directly behind the main plugin. A list
-// that says the same already is returned as it is.
+// With returns the list's text with this entry and no other of egress-ip's, in the place
+// of the first or directly behind the main plugin.
 func (l List) With(entry []byte) ([]byte, error) {
-	l, err := l.keep(List.entry)
+	plugins, err := l.others()
 	if err != nil {
 		return nil, err
 	}
-	if i := l.entry(); i >= 0 {
-		p := l.Plugins[i]
-		if same(p.Text, entry) {
-			return l.text, nil
-		}
-		return splice(l.text, p.start, p.end, l.format(entry)), nil
-	}
-	main := l.Main()
-	between := string(l.text[l.open:main.start])
-	if between == "" && bytes.ContainsRune(main.Text, '\n') {
-		between = " "
-	}
-	return splice(l.text, main.end, main.end, append([]byte(","+between), l.format(entry)...)), nil
+	main := plugins[0]
+	text, err := layout(entry, slices.Concat(l.head, main.gap, main.Text))
+	at := max(1, slices.IndexFunc(l.Plugins, isOurs))
+	return l.with(slices.Insert(plugins, at, Plugin{Type, text, main.gap})), err
 }
 
-// Without returns the list without any entry of egress-ip's. What With has put in
-// is taken out to the byte.
+// Without returns the list's text without any entry of egress-ip's.
 func (l List) Without() ([]byte, error) {
-	l, err := l.keep(func(List) int { return -1 })
-	return l.text, err
+	plugins, err := l.others()
+	return l.with(plugins), err
 }
 
-// keep returns the list without entries of egress-ip's but the one at an index.
-func (l List) keep(one func(List) int) (List, error) {
-	for i := len(l.Plugins) - 1; i >= 0; i-- {
-		if l.Plugins[i].Type != Type || i == one(l) {
-			continue
+func isOurs(p Plugin) bool { return p.Type == Type }
+
+// others returns the plugins but for egress-ip.
+func (l List) others() ([]Plugin, error) {
+	plugins := slices.DeleteFunc(slices.Clone(l.Plugins), isOurs)
+	if len(plugins) == 0 {
+		return nil, errors.New("egress-ip is the only plugin in it, and a list of none is invalid; delete the file")
+	}
+	return plugins, nil
+}
+
+// with writes the list with these plugins.
+func (l List) with(plugins []Plugin) []byte {
+	text := bytes.Clone(l.head)
+	for i, p := range plugins {
+		if i > 0 {
+			text = append(text, ',')
 		}
-		var err error
-		if l, err = l.remove(i); err != nil {
-			return List{}, err
-		}
+		text = slices.Concat(text, p.gap, p.Text)
 	}
-	return l, nil
+	return append(text, l.tail...)
 }
 
-// remove takes a plugin out, with the comma and the space that join it to the one
-// before. A list of none is an error.
-func (l List) remove(i int) (List, error) {
-	if len(l.Plugins) == 1 {
-		return List{}, errors.New("egress-ip is the only plugin in it, and a list of none is invalid; delete the file")
-	}
-	from, to := l.Plugins[i].start, l.Plugins[i].end
-	if i > 0 {
-		from = l.Plugins[i-1].end
-	} else {
-		to = l.Plugins[1].start
-	}
-	return Parse(splice(l.text, from, to, nil))
-}
-
-func splice(text []byte, from, to int, in []byte) []byte {
-	return slices.Concat(text[:from], in, text[to:])
-}
-
-// format lays an entry out as the main plugin is: on one line, or indented so. One
-// that is of several lines keeps them.
-func (l List) format(entry []byte) []byte {
-	main := l.Main()
-	before, text := string(l.text[l.open:main.start]), string(main.Text)
-	if !strings.Contains(before+text, "\n") {
-		var b bytes.Buffer
-		if err := json.Compact(&b, entry); err != nil {
-			return entry
-		}
-		return b.Bytes()
-	}
-	prefix := before[strings.LastIndex(before, "\n")+1:]
-	if !strings.Contains(before, "\n") {
-		prefix = space(text[strings.LastIndex(text, "\n")+1:])
-	}
-	step := "  "
-	if _, rest, ok := strings.Cut(text, "\n"); ok {
-		if deeper, ok := strings.CutPrefix(space(rest), prefix); ok && deeper != "" {
-			step = deeper
-		}
-	}
-	laid := indent(entry, prefix, step)
-	if lines := dedent(entry); bytes.Contains(lines, []byte("\n")) {
-		laid = bytes.ReplaceAll(lines, []byte("\n"), []byte("\n"+prefix))
-	}
-	if strings.Contains(before+text, "\r\n") {
-		laid = bytes.ReplaceAll(laid, []byte("\n"), []byte("\r\n"))
-	}
-	return laid
-}
-
-// dedent takes off each line what its last line is indented by. JSON has newlines
-// only between its tokens.
-func dedent(text []byte) []byte {
-	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
-	last := text[bytes.LastIndexByte(text, '\n')+1:]
-	return bytes.ReplaceAll(text, []byte("\n"+space(string(last))), []byte("\n"))
-}
-
-// space returns the blanks and tabs that a text begins with.
-func space(text string) string {
-	return text[:len(text)-len(strings.TrimLeft(text, " \t"))]
-}
-
-// indent lays valid JSON out; numbers and strings stay as written.
-func indent(text []byte, prefix, step string) []byte {
+// layout writes an entry on one line if all before it is on one line, or else indented as
+// the last line of that.
+func layout(entry, before []byte) ([]byte, error) {
 	var b bytes.Buffer
-	if err := json.Indent(&b, text, prefix, step); err != nil {
-		return text
+	i := bytes.LastIndexByte(before, '\n')
+	if i < 0 {
+		err := json.Compact(&b, entry)
+		return b.Bytes(), err
 	}
-	return b.Bytes()
+	line := string(before[i+1:])
+	err := json.Indent(&b, entry, line[:len(line)-len(strings.TrimLeft(line, " \t"))], "  ")
+	return b.Bytes(), err
 }
 
-// same reports whether two texts are the same JSON, numbers as written.
-func same(a, b []byte) bool {
-	x, errX := value(a)
-	y, errY := value(b)
+// Same reports whether two texts are the same JSON, numbers as written.
+func Same(a, b []byte) bool {
+	x, errX := object(a)
+	y, errY := object(b)
 	return errX == nil && errY == nil && reflect.DeepEqual(x, y)
 }
 
-func value(text []byte) (v any, err error) {
+// object decodes a JSON object, with numbers as written.
+func object(text []byte) (map[string]any, error) {
+	var v any
+	if err := json.Unmarshal(text, new(json.RawMessage)); err != nil {
+		return nil, fmt.Errorf("it is not valid JSON: %w", err)
+	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
-	err = d.Decode(&v)
-	return v, err
+	if err := d.Decode(&v); err != nil {
+		return nil, err
+	}
+	if o, ok := v.(map[string]any); ok {
+		return o, nil
+	}
+	return nil, errors.New("it is not a JSON object, in {}")
 }

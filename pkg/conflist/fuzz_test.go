@@ -14,7 +14,7 @@ import (
 
 // FuzzList: whatever list Parse takes, libcni takes with the same name, version and
 // plugins. With an entry it has that once and else the same plugins, to the byte; again
-// it does not change; without it, it is what it was, to the byte.
+// it does not change; without it, it says what it said.
 func FuzzList(f *testing.F) {
 	examples, err := filepath.Glob("../../conflist-examples/*.conflist")
 	require.NoError(f, err)
@@ -41,20 +41,20 @@ func FuzzList(f *testing.F) {
 		if err != nil {
 			return
 		}
-		requireAsLibcni(t, before)
+		requireAsLibcni(t, before, text)
 		original, err := before.Without()
 		if err != nil {
 			return // there is no main plugin
 		}
-		if !before.HasEntry() {
-			require.Equal(t, text, original)
+		if before.Entry() == nil {
+			require.True(t, conflist.Same(text, original))
 		}
 		for _, e := range []string{conflist.ProbeOnly, entry} {
 			after, err := before.With([]byte(e))
 			require.NoError(t, err)
 			l, err := conflist.Parse(after)
 			require.NoError(t, err)
-			requireAsLibcni(t, l)
+			requireAsLibcni(t, l, after)
 			require.JSONEq(t, e, string(l.Entry()))
 			require.Equal(t, 1, count(l))
 			require.Equal(t, others(before), others(l))
@@ -68,9 +68,9 @@ func FuzzList(f *testing.F) {
 	})
 }
 
-func requireAsLibcni(t *testing.T, l conflist.List) {
+func requireAsLibcni(t *testing.T, l conflist.List, text []byte) {
 	t.Helper()
-	known, err := libcni.NetworkConfFromBytes(l.Text())
+	known, err := libcni.NetworkConfFromBytes(text)
 	require.NoError(t, err)
 	require.Equal(t, known.Name, l.Name)
 	require.Equal(t, known.CNIVersion, l.Version)

@@ -131,19 +131,18 @@ func TestBeside(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		``:                                          "no valid JSON",
-		`{"name":"n","plugins":[{"type":"a"}`:       "no valid JSON",
-		"\ufeff" + `{}`:                             "no valid JSON",
-		`[]`:                                        "no JSON object",
+		``:                                          "not valid JSON",
+		`{"name":"n","plugins":[{"type":"a"}`:       "not valid JSON",
+		"\ufeff" + `{}`:                             "not valid JSON",
+		`[]`:                                        "not a JSON object",
 		`{"name":"n"}`:                              "its key plugins has none",
 		`{"name":"n","plugins":[]}`:                 "its key plugins has none",
-		`{"name":"n","plugins":{}}`:                 "its key plugins is no list",
-		`{"name":"n","plugins":null}`:               "its key plugins is no list",
+		`{"name":"n","plugins":{}}`:                 "its key plugins is not a list",
+		`{"name":"n","plugins":null}`:               "its key plugins is not a list",
 		`{"plugins":[{"type":"a"}]}`:                "no key name",
-		`{"name":1,"plugins":[{"type":"a"}]}`:       "the key name",
-		`{"name":"n","plugins":[{"type":""}]}`:      "plugins[0] is no object with a type",
-		`{"name":"n","plugins":[{"type":"a"},"b"]}`: `plugins[1] is no object with a type: "b"`,
-		`{"name":"n","plugins":[{"type":"a"}],"plugins":[{"type":"a"}]}`:                 "the key plugins stands twice",
+		`{"name":1,"plugins":[{"type":"a"}]}`:       "no key name",
+		`{"name":"n","plugins":[{"type":""}]}`:      "plugins[0] is not an object with a type",
+		`{"name":"n","plugins":[{"type":"a"},"b"]}`: `plugins[1] is not an object with a type: "b"`,
 		`{"name":"n","cniVersion":"x","cniVersions":["1.0.0"],"plugins":[{"type":"a"}]}`: "cniVersion",
 	} {
 		_, err := conflist.Parse([]byte(text))
@@ -163,7 +162,7 @@ func TestEntry(t *testing.T) {
 	} {
 		have, err := conflist.Entry([]byte(text))
 		require.NoError(t, err, text)
-		require.Equal(t, want, string(have))
+		require.JSONEq(t, want, string(have))
 	}
 	for text, want := range map[string]string{
 		`{"type":"bridge"}`:                       `type: "bridge" must be "egress-ip"`,
@@ -172,8 +171,8 @@ func TestEntry(t *testing.T) {
 		`{"links":[{"name":"a b"}]}`:              "links[0].name",
 		`{"clusterCIDRs":["0.0.0.0/0"]}`:          "clusterCIDRs[0]",
 		`{"name":"n","plugins":[]}`:               `unknown key "plugins"`,
-		`[]`:                                      "no JSON object",
-		`{"links":`:                               "no valid JSON",
+		`[]`:                                      "not a JSON object",
+		`{"links":`:                               "not valid JSON",
 	} {
 		_, err := conflist.Entry([]byte(text))
 		require.ErrorContains(t, err, want, text)

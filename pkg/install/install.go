@@ -5,9 +5,10 @@ import (
 	"path/filepath"
 
 	"github.com/egress-ip/egress-ip/pkg/config"
+	"github.com/egress-ip/egress-ip/pkg/conflist"
 )
 
-// Wanted is the entry that is to stand in the list, as conflist.Entry returns it.
+// Wanted is the entry that is to stand in the list, as [conflist.Entry] returns it.
 type Wanted struct {
 	Entry []byte // nil: the one that stands there
 	Else  []byte // where none stands there either
@@ -75,27 +76,26 @@ func (p Place) plan(w Wanted, restore bool) (Plan, error) {
 	if err := p.planBinary(&plan, restore); err != nil {
 		return Plan{}, err
 	}
-	text, err := s.list.With(entry)
-	if err != nil {
-		return Plan{}, refused("%s: %w", s.name, err)
-	}
-	return plan, p.planEntry(&plan, s, text)
+	return plan, planEntry(&plan, s, entry)
 }
 
-// planEntry adds the change of the list to this text.
-func (p Place) planEntry(plan *Plan, s source, text []byte) error {
-	behind := s.list.Main().Type
-	if string(text) == string(s.list.Text()) {
+// planEntry adds the change of the list.
+func planEntry(plan *Plan, s source, entry []byte) error {
+	text, err := s.list.With(entry)
+	if err != nil {
+		return err
+	}
+	if conflist.Same(text, s.text) {
 		plan.Notes = append(plan.Notes, s.name+" has the entry already")
 		return nil
 	}
-	changes, overwrite := diff(s.name, s.name, s.text, text), func() error { return s.overwrite(text) }
-	if s.list.HasEntry() {
+	changes, overwrite := diff(s.name, s.text, text), func() error { return s.overwrite(text) }
+	if s.list.Entry() != nil {
 		plan.add("changed the entry in "+s.name, changes, overwrite)
 		return nil
 	}
 	aside := s.path + original
-	plan.add(fmt.Sprintf("put the entry into %s, behind %s; the file as it was is %s", s.name, behind, aside), changes,
+	plan.add(fmt.Sprintf("put the entry into %s, behind %s; the file as it was is %s", s.name, s.list.Main().Type, aside), changes,
 		s.with(aside, s.text).write, overwrite)
 	return nil
 }

@@ -2,6 +2,7 @@ package install
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -100,7 +101,7 @@ func (p Place) read() (source, error) {
 	} else {
 		s.list, err = conflist.ParseOne(s.text)
 	}
-	var syntax *conflist.SyntaxError
+	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
 		return source{}, &NotYetError{fmt.Errorf("%s: %w", path, err)}
 	}

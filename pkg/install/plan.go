@@ -46,7 +46,7 @@ func (p *Plan) add(done, diff string, do ...func() error) {
 	}})
 }
 
-func diff(from, to string, a, b []byte) string { return udiff.Unified(from, to, string(a), string(b)) }
+func diff(path string, a, b []byte) string { return udiff.Unified(path, path, string(a), string(b)) }
 
 // tries is how often a plan is made anew when a file changes meanwhile.
 const tries = 5

@@ -48,8 +48,9 @@ func (p Place) Uninstall(k Kernel) (Plan, []string, error) {
 }
 
 // planRemoval adds the removal of the entry from one file, if it has any, and then of the
-// copy that the installation has made. What the next uninstall has to find goes last: where
-// this one does not come that far, the copy is there and says the same as the list.
+// copy that the installation has made. As long as the list says the same as that copy but for
+// the entry, it becomes the copy again. What the next uninstall has to find goes last: where
+// this one does not come that far, the copy exists and says the same as the list.
 func (p Place) planRemoval(plan *Plan, path string) error {
 	f, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) && p.Conflist == "" {
@@ -65,19 +66,22 @@ func (p Place) planRemoval(plan *Plan, path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if has {
-		plan.add("removed the entry from "+path, diff(path, path, f.text, text), func() error { return f.overwrite(text) })
-	}
 	aside := f.path + original
 	was, err := os.ReadFile(aside)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	case bytes.Equal(was, text):
+	}
+	same := err == nil && conflist.Same(was, text)
+	if same {
+		text = was
+	}
+	if has {
+		plan.add("removed the entry from "+path, diff(path, f.text, text), func() error { return f.overwrite(text) })
+	}
+	switch {
+	case same:
 		plan.add("removed "+aside+", which said the same", "", func() error { return os.Remove(aside) })
-	default:
+	case err == nil:
 		plan.Notes = append(plan.Notes, aside+" stays; it differs from what the list now is")
 	}
 	return nil
@@ -92,7 +96,7 @@ func without(f file) (text []byte, has bool, err error) {
 	if err != nil {
 		return nil, false, fmt.Errorf("it names egress-ip, but cannot be read: %w", err)
 	}
-	if !list.HasEntry() {
+	if list.Entry() == nil {
 		return f.text, false, nil
 	}
 	text, err = list.Without()
