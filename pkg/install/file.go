@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -25,7 +24,7 @@ var errChanged = errors.New("it has just been written by somebody else")
 
 // file is a file as it was read.
 type file struct {
-	path string // of the file itself, where the name was a symbolic link
+	path string // of the file itself, whatever name led to it
 	text []byte
 	mode fs.FileMode
 	uid  int
@@ -34,7 +33,10 @@ type file struct {
 
 // readFile follows symbolic links.
 func readFile(path string) (file, error) {
-	target, err := filepath.EvalSymlinks(path)
+	target, err := filepath.Abs(path)
+	if err == nil {
+		target, err = filepath.EvalSymlinks(target)
+	}
 	if err != nil {
 		return file{}, fmt.Errorf("%s: %w", path, err)
 	}
@@ -58,7 +60,7 @@ func (f file) with(path string, text []byte) file {
 
 // write puts the file in the place of whatever has its path.
 func (f file) write() error {
-	return replace(f.path, f.mode, f.uid, f.gid, bytes.NewReader(f.text))
+	return replace(f.path, f.text, f.mode, f.uid, f.gid)
 }
 
 // overwrite is write, unless the file is no longer as it was read.
@@ -73,9 +75,9 @@ func (f file) overwrite(text []byte) error {
 	return f.with(f.path, text).write()
 }
 
-// replace makes a file of what the reader gives, and puts it in the place of
-// whatever has its path, once it is whole and on the disk.
-func replace(path string, mode fs.FileMode, uid, gid int, r io.Reader) (err error) {
+// replace puts a file with this text in the place of whatever has its path, once it is
+// whole and on the disk.
+func replace(path string, text []byte, mode fs.FileMode, uid, gid int) (err error) {
 	temporary := path + unfinished
 	// Not one that a link leads to elsewhere.
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -90,7 +92,7 @@ func replace(path string, mode fs.FileMode, uid, gid int, r io.Reader) (err erro
 			_ = os.Remove(temporary)
 		}
 	}()
-	_, err = io.Copy(f, r)
+	_, err = f.Write(text)
 	if err == nil && (uid != os.Geteuid() || gid != os.Getegid()) {
 		err = f.Chown(uid, gid)
 	}

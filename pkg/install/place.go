@@ -127,12 +127,12 @@ func (p Place) unread(s source) ([]string, error) {
 	if err != nil || len(paths) == 0 {
 		return nil, err
 	}
-	if first, err := isOne(paths[:1], s.path); err != nil || first {
-		return nil, err
+	first, err := readFile(paths[0])
+	if err == nil && first.path == s.path {
+		return nil, nil
 	}
 	warning := fmt.Sprintf("runtimes take the first file in %s, %s, and not %s", p.ConfDir, filepath.Base(paths[0]), s.name)
-	first, err := os.ReadFile(paths[0])
-	if err == nil && bytes.Contains(first, []byte(`"multus`)) {
+	if bytes.Contains(first.text, []byte(`"multus`)) {
 		warning += "; Multus, which it is of, may call that one, but hands it no annotations, so no pod leaves by a link"
 	}
 	return []string{warning}, nil

@@ -20,24 +20,49 @@ type Kernel struct {
 
 // PlanUninstall says what Uninstall would do.
 func (p Place) PlanUninstall(k Kernel) (Plan, error) {
-	paths := []string{p.Conflist}
 	all, err := files(p.ConfDir)
 	if err != nil {
 		return Plan{}, err
 	}
-	if p.Conflist == "" {
-		paths = all
+	lists := all
+	if p.Conflist != "" {
+		lists = []string{p.Conflist}
 	}
 	var plan Plan
-	for _, path := range paths {
-		if err := p.planRemoval(&plan, path); err != nil {
+	cleared := map[string]bool{} // lists that will have no entry
+	for _, path := range lists {
+		if filepath.Ext(path) != ".conflist" {
+			continue
+		}
+		f, err := readFile(path)
+		if errors.Is(err, fs.ErrNotExist) && p.Conflist == "" {
+			continue // a symbolic link that leads nowhere, or it is just being replaced
+		}
+		if err != nil {
 			return Plan{}, err
 		}
+		if err := planRemoval(&plan, path, f); err != nil {
+			return Plan{}, err
+		}
+		cleared[f.path] = true
 	}
 	if len(plan.Steps) == 0 {
 		plan.Notes = append(plan.Notes, "no list has an entry of egress-ip's")
 	}
-	return plan, p.planBinaryRemoval(&plan, k, paths, all)
+	for _, path := range all {
+		f, err := readFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return Plan{}, err
+		}
+		if mentions(f.text) && !cleared[f.path] {
+			plan.Notes = append(plan.Notes, fmt.Sprintf("%s stays: %s names it", p.Binary(), path))
+			return plan, nil
+		}
+	}
+	return plan, p.planBinaryRemoval(&plan, k)
 }
 
 // Uninstall takes the entry out of the list, or of every list in the folder if none
@@ -51,17 +76,7 @@ func (p Place) Uninstall(k Kernel) (Plan, []string, error) {
 // copy that the installation has made. As long as the list says the same as that copy but for
 // the entry, it becomes the copy again. What the next uninstall has to find goes last: where
 // this one does not come that far, the copy exists and says the same as the list.
-func (p Place) planRemoval(plan *Plan, path string) error {
-	f, err := readFile(path)
-	if errors.Is(err, fs.ErrNotExist) && p.Conflist == "" {
-		return nil // a symbolic link that leads nowhere, or it is just being replaced
-	}
-	if err != nil {
-		return err
-	}
-	if filepath.Ext(path) != ".conflist" {
-		return nil
-	}
+func planRemoval(plan *Plan, path string, f file) error {
 	text, has, err := without(f)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
@@ -89,7 +104,7 @@ func (p Place) planRemoval(plan *Plan, path string) error {
 
 // without returns a list's text without our entry, and whether it has one.
 func without(f file) (text []byte, has bool, err error) {
-	if !names(f.text) {
+	if !mentions(f.text) {
 		return f.text, false, nil
 	}
 	list, err := conflist.Parse(f.text)
@@ -103,14 +118,9 @@ func without(f file) (text []byte, has bool, err error) {
 	return text, true, err
 }
 
-// planBinaryRemoval adds the removal of the binary, if nothing needs it any more, and
-// before of all that it would take away in the kernel.
-func (p Place) planBinaryRemoval(plan *Plan, k Kernel, edited, all []string) error {
-	_, err := os.Lstat(p.Binary())
-	gone := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !gone {
-		return err
-	}
+// planBinaryRemoval adds the removal of the binary, and before of all that it would take away
+// in the kernel, unless a pod needs them.
+func (p Place) planBinaryRemoval(plan *Plan, k Kernel) error {
 	pods, err := k.Pods()
 	if err != nil {
 		return err
@@ -119,26 +129,6 @@ func (p Place) planBinaryRemoval(plan *Plan, k Kernel, edited, all []string) err
 		plan.Notes = append(plan.Notes, p.Binary()+" stays as long as pods are recorded")
 		return nil
 	}
-	for _, path := range all {
-		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // a symbolic link that leads nowhere, or it is just being replaced
-		}
-		if err != nil {
-			return err
-		}
-		if !names(text) {
-			continue
-		}
-		changed, err := isOne(edited, path)
-		if err != nil {
-			return err
-		}
-		if !changed || filepath.Ext(path) != ".conflist" {
-			plan.Notes = append(plan.Notes, fmt.Sprintf("%s stays: %s names it", p.Binary(), path))
-			return nil
-		}
-	}
 	exists, err := k.Exists()
 	if err != nil {
 		return err
@@ -146,36 +136,11 @@ func (p Place) planBinaryRemoval(plan *Plan, k Kernel, edited, all []string) err
 	if exists {
 		plan.add("cleaned up what stood on the node, as egress-ip cleanup does", "", k.Clean)
 	}
-	if !gone {
+	if _, err := os.Lstat(p.Binary()); !errors.Is(err, fs.ErrNotExist) {
 		plan.add("removed "+p.Binary(), "", func() error { return os.Remove(p.Binary()) })
 	}
 	return nil
 }
 
-// names reports whether a configuration speaks of egress-ip, be it as a delegate.
-func names(text []byte) bool { return bytes.Contains(text, []byte(`"`+conflist.Type+`"`)) }
-
-// isOne reports whether a path is one of these, whatever it is written as.
-func isOne(paths []string, path string) (bool, error) {
-	file, err := os.Stat(path)
-	if err != nil {
-		return false, ignoreAbsent(err)
-	}
-	for _, p := range paths {
-		other, err := os.Stat(p)
-		if err == nil && os.SameFile(file, other) {
-			return true, nil
-		}
-		if err := ignoreAbsent(err); err != nil {
-			return false, err
-		}
-	}
-	return false, nil
-}
-
-func ignoreAbsent(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
+// mentions reports whether a configuration speaks of egress-ip, be it as a delegate.
+func mentions(text []byte) bool { return bytes.Contains(text, []byte(`"`+conflist.Type+`"`)) }
