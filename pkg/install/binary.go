@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/egress-ip/egress-ip/pkg/atomicfile"
 	"github.com/egress-ip/egress-ip/pkg/conflist"
 )
 
@@ -52,5 +53,5 @@ func (p Place) copyBinary() error {
 	if err := os.MkdirAll(p.BinDir, 0o755); err != nil {
 		return err
 	}
-	return replace(p.Binary(), running, 0o755, os.Geteuid(), os.Getegid())
+	return atomicfile.Write(p.Binary(), running, atomicfile.Attributes{Mode: 0o755, Synced: true})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/egress-ip/egress-ip/pkg/atomicfile"
 	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/conflist"
 )
@@ -96,6 +97,6 @@ func planEntry(plan *Plan, s source, entry []byte) error {
 	}
 	aside := s.path + original
 	plan.add(fmt.Sprintf("put the entry into %s, behind %s; the file as it was is %s", s.name, s.list.Main().Type, aside), changes,
-		s.with(aside, s.text).write, overwrite)
+		func() error { return atomicfile.Write(aside, s.text, s.attributes) }, overwrite)
 	return nil
 }

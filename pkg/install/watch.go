@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/egress-ip/egress-ip/pkg/atomicfile"
 	"github.com/egress-ip/egress-ip/pkg/watch"
 	"github.com/fsnotify/fsnotify"
 )
@@ -165,7 +166,7 @@ func (k *keeper) forward(events chan<- struct{}, broken func(error)) {
 			if !ok {
 				return
 			}
-			if strings.HasSuffix(e.Name, unfinished) {
+			if strings.HasSuffix(e.Name, atomicfile.Unfinished) {
 				continue
 			}
 		case err, ok := <-k.watcher.Errors:

@@ -12,15 +12,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/egress-ip/egress-ip/pkg/atomicfile"
 	"golang.org/x/sys/unix"
 )
 
 const (
-	directory = "rt_tables.d"
-	fileName  = "egress-ip.conf"
-	// iproute2 reads only what ends in .conf. The name is the same for each try, so
-	// the next one takes away what a call that was killed has left.
-	unfinished = fileName + ".unfinished"
+	directory  = "rt_tables.d"
+	fileName   = "egress-ip.conf"
+	unfinished = fileName + atomicfile.Unfinished // iproute2 reads only what ends in .conf
 
 	header = "# Written by egress-ip for its links; do not edit.\n"
 	prefix = "egress-"
@@ -91,11 +90,11 @@ func (f folders) hold(tables map[uint32]string) (bool, error) {
 
 // write brings the file up to date. It appears whole or not at all.
 func (f folders) write(tables map[uint32]string) (changed bool, err error) {
-	path, next := filepath.Join(f.directory(), fileName), filepath.Join(f.directory(), unfinished)
+	path := filepath.Join(f.directory(), fileName)
 	if err := unix.Access(f.directory(), unix.W_OK); err != nil {
 		return false, fmt.Errorf("write to %s: %w", f.directory(), err)
 	}
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(path + atomicfile.Unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("remove an unfinished file of table names: %w", err)
 	}
 	have, err := f.read()
@@ -111,7 +110,7 @@ func (f folders) write(tables map[uint32]string) (changed bool, err error) {
 	if want == "" {
 		err = os.Remove(path)
 	} else {
-		err = replace(path, next, want)
+		err = atomicfile.Write(path, []byte(want), atomicfile.Attributes{Mode: 0o644})
 	}
 	if err != nil {
 		return false, fmt.Errorf("write the file of table names: %w", err)
@@ -119,35 +118,13 @@ func (f folders) write(tables map[uint32]string) (changed bool, err error) {
 	return true, nil
 }
 
-// replace writes a file beside another one, and then puts it in its place.
-func replace(path, next, text string) error {
-	err := os.WriteFile(next, []byte(text), 0o644)
-	if err == nil {
-		err = os.Chmod(next, 0o644) // people read it, whatever the runtime's umask is
-	}
-	if err == nil {
-		err = os.Rename(next, path)
-	}
-	if err != nil {
-		_ = os.Remove(next) // else the next call does
-	}
-	return err
-}
-
-// read returns what the file has, "" if it is not there. An empty file, which a
-// loss of power may leave, reads as a line end: not what content ever returns.
+// read returns what the file has, "" if it does not exist.
 func (f folders) read() (string, error) {
 	have, err := os.ReadFile(filepath.Join(f.directory(), fileName))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", nil
-	case err != nil:
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("read the file of table names: %w", err)
-	case len(have) == 0:
-		return "\n", nil
-	default:
-		return string(have), nil
 	}
+	return string(have), nil
 }
 
 // named gives tables their names.

@@ -76,7 +76,6 @@ func TestWrite(t *testing.T) {
 	step(one, true, "1134 egress-enp7s0\n")
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	step(one, true, "1134 egress-enp7s0\n")
-	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	step(map[uint32]string{}, true, "")
 }
 
