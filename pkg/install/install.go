@@ -2,7 +2,6 @@ package install
 
 import (
 	"fmt"
-	"path/filepath"
 
 	"github.com/egress-ip/egress-ip/pkg/atomicfile"
 	"github.com/egress-ip/egress-ip/pkg/config"
@@ -25,14 +24,6 @@ func (p Place) Install(w Wanted) (Plan, []string, error) {
 	return apply(func() (Plan, error) { return p.Plan(w) })
 }
 
-// dirs are the folders that are written to.
-func (p Place) dirs() []string {
-	if p.Conflist != "" {
-		return []string{p.BinDir, filepath.Dir(p.Conflist)}
-	}
-	return []string{p.BinDir, p.ConfDir}
-}
-
 func (p Place) plan(w Wanted, restore bool) (Plan, error) {
 	s, err := p.read()
 	if err != nil {
@@ -43,9 +34,6 @@ func (p Place) plan(w Wanted, restore bool) (Plan, error) {
 		return Plan{}, err
 	}
 	plan := Plan{Warnings: append(s.list.Warnings(), unread...)}
-	if s.list.Version == "0.3.0" || s.list.Version == "0.3.1" {
-		plan.Notes = append(plan.Notes, fmt.Sprintf("%s has cniVersion %s: runtimes do not CHECK, and hand no prevResult to DEL; egress-ip needs neither", s.name, s.list.Version))
-	}
 	entry := w.Entry
 	if entry == nil {
 		entry = s.list.Entry()

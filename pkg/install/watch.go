@@ -113,7 +113,10 @@ func (k *keeper) binaryAlone() (plan Plan, err error) {
 // listen makes sure that changes are told of, also in folders that have been made
 // anew, and in the one that a symbolic link leads to.
 func (k *keeper) listen() error {
-	dirs := k.place.dirs()
+	dirs := []string{k.place.BinDir, k.place.ConfDir}
+	if k.place.Conflist != "" {
+		dirs[1] = filepath.Dir(k.place.Conflist)
+	}
 	for _, dir := range dirs {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
