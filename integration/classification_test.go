@@ -143,12 +143,12 @@ func TestClassification(t *testing.T) {
 	}
 `, `
 	chain exit {
-		type filter hook postrouting priority 2147483646; policy accept;
+		type filter hook postrouting priority 2147483645; policy accept;
 		meta mark & 0x0f000000 == 0x0f000000 accept
-		ip saddr . oif @exit4 meta mark set meta mark & 0xf0ffffff accept
-		ip6 saddr . oif @exit6 meta mark set meta mark & 0xf0ffffff accept
+		ip saddr . oif @exit4 meta mark set meta mark | 0x0f000000 accept
+		ip6 saddr . oif @exit6 meta mark set meta mark | 0x0f000000 accept
 		meta mark & 0x0f000000 == 0x00000000 goto unmarked
-		ct direction reply meta mark set meta mark & 0xf0ffffff accept
+		ct direction reply meta mark set meta mark | 0x0f000000 accept
 		ct state invalid,untracked goto dropped
 		ip daddr vmap @back4
 		ip6 daddr vmap @back6

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/egress-ip/egress-ip/pkg/kernel"
 	"github.com/egress-ip/egress-ip/pkg/nettest"
 )
 
@@ -14,6 +15,7 @@ var guardSystems = []system{
 	{label: unguarded, attach: attachBefore, arrive: byEgress, base: true},
 	{label: ours, attach: attachOurs, arrive: byEgress},
 	{label: "egress-ip, sourceCheck: false", attach: attachUnchecked, arrive: byEgress},
+	{label: "egress-ip and its watcher", attach: attachWatched, arrive: byEgress},
 	{label: bare, attach: attachNothing, arrive: byPrimary},
 }
 
@@ -24,6 +26,18 @@ func attachUnchecked(s *scope, n *node) {
 	c := configuration()
 	c.Unchecked = true
 	attachBy(s, n, c)
+}
+
+// attachWatched is egress-ip beside a watcher, which holds a second guard.
+func attachWatched(s *scope, n *node) {
+	attachOurs(s, n)
+	guard := new(kernel.HeldGuard)
+	s.Cleanup(guard.Close)
+	var err error
+	n.Do(s, func() { err = resync(guard) })
+	if err != nil {
+		s.Fatalf("%s: %w", n.label, err)
+	}
 }
 
 // attachBefore makes of egress-ip what commit 04f183a installed.

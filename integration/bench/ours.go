@@ -8,6 +8,7 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/kernel"
 	"github.com/egress-ip/egress-ip/pkg/nettest"
 	egressnode "github.com/egress-ip/egress-ip/pkg/node"
 	"github.com/egress-ip/egress-ip/pkg/record"
@@ -37,7 +38,7 @@ func attachBy(s *scope, n *node, c config.Config) {
 			return
 		}
 		if err = recordAs(store, n.pods); err == nil {
-			err = resync()
+			err = resync(nil)
 		}
 	})
 	if err != nil {
@@ -100,13 +101,15 @@ func recordAs(store record.Store, pods int) error {
 	return nil
 }
 
-// resync makes the kernel what the records say, and makes sure that it is.
-func resync() error {
+// resync makes the kernel what the records say, and makes sure that it is. A watcher's guard, if
+// there is one, is told.
+func resync(guard *kernel.HeldGuard) error {
 	n, err := egressnode.Open()
 	if err != nil {
 		return err
 	}
 	defer n.Close()
+	n.Hold(guard)
 	if _, err := n.Resync(); err != nil {
 		return err
 	}

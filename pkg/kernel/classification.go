@@ -32,7 +32,7 @@ import (
 //		chain prerouting { type filter hook prerouting priority dstnat + 10; ... }
 //		chain output { type route hook output priority mangle; ... }
 //		chain postrouting { type nat hook postrouting priority -199; ... }
-//		chain exit { type filter hook postrouting priority 2147483646; ... }
+//		chain exit { type filter hook postrouting priority 2147483645; ... }
 //		chain out_134 { ... }       # a link, for pods with a link of their own
 //		chain bridged_134 { ... }   # a link, for pods on a bridge
 //		chain unchecked_134 { ... } # a link, for pods whose source is not checked
@@ -65,9 +65,10 @@ var (
 	exit = &nftables.Chain{
 		Table: egressTable, Name: egress.Exit, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPostrouting,
-		// Behind everyone's translation, stateless ones too. Only NF_IP_PRI_CONNTRACK_CONFIRM is
-		// behind it: a connection whose first packet is dropped is not tracked.
-		Priority: nftables.ChainPriorityRef(math.MaxInt32 - 1),
+		// Behind everyone's translation, stateless ones too. Only the watcher's guard and
+		// NF_IP_PRI_CONNTRACK_CONFIRM are behind it: a connection whose first packet is dropped
+		// is not tracked.
+		Priority: nftables.ChainPriorityRef(math.MaxInt32 - 2),
 	}
 	output = &nftables.Chain{
 		Table: egressTable, Name: egress.Output, Type: nftables.ChainTypeRoute,

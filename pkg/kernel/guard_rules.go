@@ -11,23 +11,23 @@ import (
 // it, or not at all, whatever rule, route, mark or translation of whomever came in between.
 // What comes back to pods may pass.
 //
-// The mark is taken off what leaves. Where the link is a tunnel, or something on top of
-// one, the packet around this one would inherit it, and be routed into the link's table
-// again.
+// What has passed gets the mark of what is none of ours. So the watcher's guard, which is behind
+// this one, need not look at it again; and where the link is a tunnel, or something on top of one,
+// the packet around this one, which inherits the mark, is not routed into the link's table again.
 func exitRules(mask uint32) [][]expr.Any {
 	rules := [][]expr.Any{
 		// meta mark & 0x0f000000 == 0x0f000000 accept
 		slices.Concat(hasMark(mask, mask), accept()),
 	}
 	for _, family := range egress.Families {
-		// ip saddr . oif @exit4 meta mark set meta mark & 0xf0ffffff accept
-		rules = append(rules, slices.Concat(leavesAsEgress(family), setMark(0, mask), accept()))
+		// ip saddr . oif @exit4 meta mark set meta mark | 0x0f000000 accept
+		rules = append(rules, slices.Concat(leavesAsEgress(family), setMark(mask, mask), accept()))
 	}
 	rules = append(rules,
 		// meta mark & 0x0f000000 == 0 goto unmarked
 		slices.Concat(hasMark(0, mask), goTo(egress.Unmarked)),
-		// ct direction reply meta mark set meta mark & 0xf0ffffff accept
-		slices.Concat(isDirection(expr.CtDirReply), setMark(0, mask), accept()),
+		// ct direction reply meta mark set meta mark | 0x0f000000 accept
+		slices.Concat(isDirection(expr.CtDirReply), setMark(mask, mask), accept()),
 		// ct state invalid,untracked goto dropped
 		slices.Concat(hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), goTo(egress.Dropped)))
 	for _, family := range egress.Families {

@@ -21,7 +21,7 @@ import (
 //		set exit4 { type ipv4_addr . iface_index; }    # egress address . link; and exit6
 //		set wrong4 { type ipv4_addr . iface_index; }   # pod, or address of the link's own . link; and wrong6
 //		chain exit {
-//			type filter hook postrouting priority 2147483645
+//			type filter hook postrouting priority 2147483646
 //			...
 //		}
 //	}
@@ -114,7 +114,7 @@ func (g *HeldGuard) make(mask uint32) error {
 	}
 	chain := g.nft.AddChain(&nftables.Chain{
 		Table: heldTable, Name: egress.Exit, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityRef(math.MaxInt32 - 2),
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityRef(math.MaxInt32 - 1),
 	})
 	for _, exprs := range heldRules(mask) {
 		g.nft.AddRule(&nftables.Rule{Table: heldTable, Chain: chain, Exprs: exprs})
@@ -157,11 +157,11 @@ func heldSet(family egress.Family, name string) *nftables.Set {
 }
 
 // heldRules drop what pods send by their links with another address than they may have
-// there. They come after all translations, and before the guard of table inet egress_ip, which takes
-// marks off.
+// there. They come behind the guard of table inet egress_ip, which marks what it has let pass; so
+// while that exists, a packet costs one comparison here.
 //
-// What has a link's mark that guard looks at, too, if it is still there. Such a packet is dropped here
-// only where its source is known to be wrong: a pod may have been added just now, in the place of another.
+// What has a link's mark was classified just before the table went. It is dropped only where its source
+// is known to be wrong: a pod may have been added just now, in the place of another.
 func heldRules(mask uint32) [][]expr.Any {
 	rules := [][]expr.Any{
 		// meta mark & 0x0f000000 == 0x0f000000 accept
