@@ -113,6 +113,7 @@ $(former)/egress-ip:
 	rm -rf $(former) && mkdir -p $(former)/source
 	$(GIT) archive $(FORMER) | tar x -C $(former)/source
 	$(GO) build -C $(former)/source -buildvcs=false -o ../egress-ip ./plugins/egress-ip
+	rm -rf $(former)/source
 
 soak: build tools commands $(former)/egress-ip
 	cp $(former)/egress-ip bin/egress-ip-former

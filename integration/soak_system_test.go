@@ -42,8 +42,9 @@ func (s *soak) add(ctx context.Context, t *testing.T, f *flooder, r *rand.Rand) 
 		return s.scheme(t, f, true)
 	}
 	// The pod runs, and what its packets need comes later.
+	after := time.Second + time.Duration(r.Int64N(int64(time.Second)))
 	s.late.Go(func() {
-		if pause(ctx, time.Second+time.Duration(r.Int64N(int64(time.Second)))) && !f.ended.Load() {
+		if pause(ctx, after) && !f.ended.Load() {
 			if err := s.scheme(t, f, true); err != nil {
 				s.diary.write("%s: %v", f, err)
 			}
