@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync"
@@ -14,7 +15,8 @@ type diary struct {
 	mu     sync.Mutex
 	lines  []diaryLine
 	wrong  []wrongPacket
-	around []int // of each of those: how many lines had been written before
+	told   []diaryLine // the same, for all
+	around []int       // of each of those: how many lines had been written before
 }
 
 type diaryLine struct {
@@ -79,6 +81,7 @@ func (d *diary) report(w wrongPacket) {
 	}
 	if len(d.wrong) < mostWrong && same < 3 {
 		d.wrong, d.around = append(d.wrong, w), append(d.around, len(d.lines))
+		d.told = append(d.told, diaryLine{now(), "wrong: " + w.String()})
 	}
 }
 
@@ -105,7 +108,7 @@ func (d *diary) all() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var b []byte
-	for _, line := range d.lines {
+	for _, line := range slices.SortedStableFunc(slices.Values(slices.Concat(d.lines, d.told)), func(a, b diaryLine) int { return cmp.Compare(a.at, b.at) }) {
 		b = fmt.Appendf(b, "%10.3f ms  %s\n", float64(line.at)/1e6, line.text)
 	}
 	return string(b)

@@ -160,15 +160,13 @@ func (s *soak) stopWatcher(t *testing.T) {
 // understand the table of this one. So somebody deletes that, as the README says; the way back needs nothing.
 func upgrade(t *testing.T, s *soak, r *rand.Rand) {
 	s.stopWatcher(t)
+	s.calls.Lock() // until none of this version is under way
 	s.world.reigns.begin(true)
 	s.use(t, formerBinary)
-	s.diary.write("now the former version")
-	for range 5 { // calls of this version may be under way
-		_, _ = s.input("", "nft", "delete", "table", "inet", "egress_ip")
-		time.Sleep(20 * time.Millisecond * time.Duration(soakSlow))
-	}
+	_, _ = s.input("", "nft", "delete", "table", "inet", "egress_ip") // there may be no annotated pod
 	_, exit := s.quietly(t, "resync")
-	s.diary.write("its resync: exit status %d", exit)
+	s.calls.Unlock()
+	s.diary.write("now the former version, after a resync with exit status %d", exit)
 	s.watcher = startWatcher(t, s.Node)
 	s.wait(r, time.Second)
 	s.use(t, "egress-ip")

@@ -70,6 +70,8 @@ func (s *soak) call(t *testing.T, f *flooder, command string, r *rand.Rand) erro
 		command: command, containerID: f.id, netns: f.Path(),
 		stdin: request(t, f.entry, f.annotation(), f.addresses...), args: "K8S_POD_NAMESPACE=payments;K8S_POD_NAME=" + f.id,
 	}
+	s.calls.RLock()
+	defer s.calls.RUnlock()
 	if r.IntN(killedOf) == 0 {
 		after := time.Duration(r.Int64N(int64(s.callTime)))
 		s.diary.write("%s: %s, to be killed after %v", f, command, after)

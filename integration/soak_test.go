@@ -24,7 +24,7 @@ import (
 
 var (
 	soakFor  = flag.Duration("for", time.Minute, "how long egress-ip is measured; each of the others a tenth of it (after -args)")
-	soakRate = flag.Int("rate", 30_000, "packets a second, of all pods together (after -args)")
+	soakRate = flag.Int("rate", 50_000, "packets a second, of all pods together (after -args)")
 	soakPods = flag.Int("pods", 12, "how many pods there are at a time (after -args)")
 	soakLog  = flag.String("log", "", "`file` to write to what has been done, with the number of the system behind its name (after -args)")
 )
@@ -58,7 +58,8 @@ type soak struct {
 	patience time.Duration // for a repair
 	callTime time.Duration // which a call takes, about
 
-	over    int64 // when the last disturbance was over that has waited for a repair itself
+	calls   sync.RWMutex // held while calls are under way
+	over    int64        // when the last disturbance was over that has waited for a repair itself
 	schemes sync.Mutex
 	late    sync.WaitGroup
 	mu      sync.Mutex
@@ -86,6 +87,9 @@ func TestSoak(t *testing.T) {
 			s := newSoak(t, system)
 			defer func() { // whatever has failed
 				results = append(results, s.result())
+				if wrong := s.world.wrong.Load(); system.ours && wrong > 0 {
+					t.Errorf("%d packets with a wrong source%s", wrong, s.diary.tell())
+				}
 				if *soakLog != "" {
 					require.NoError(t, os.WriteFile(fmt.Sprintf("%s.%d", *soakLog, i), []byte(s.diary.all()), 0o600))
 				}
@@ -242,9 +246,6 @@ func (s *soak) finish(t *testing.T) {
 		s.requireNoAttachment(t)
 		out, _ := s.quietly(t, "resync")
 		require.Equal(t, "nothing to do\n", out)
-		if wrong := s.world.wrong.Load(); wrong > 0 {
-			t.Errorf("%d packets with a wrong source%s", wrong, s.diary.tell())
-		}
 	} else if s.system.late && s.world.wrong.Load() == 0 {
 		t.Error("the measure has not seen the packets of a pod that has no policy yet")
 	}
