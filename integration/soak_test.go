@@ -64,7 +64,6 @@ type soak struct {
 	late    sync.WaitGroup
 	mu      sync.Mutex
 	pods    []*flooder // all, also those that have ended
-	started int        // of them that have run
 	refused atomic.Uint64
 	kills   atomic.Uint64
 }
