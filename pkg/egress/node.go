@@ -16,6 +16,7 @@ type Link struct {
 	Up      bool   // administratively
 	Carrier bool   // and able to send
 	Table   uint32 // where its routes are: main, or the table of the VRF that it is a slave of
+	Unfit   string // why pods cannot leave by it, and what to do; empty: they can
 }
 
 // LinkAddress is an address that stands on a link.

@@ -100,7 +100,7 @@ func (s selection) checkConfigured() error {
 		if !there {
 			return s.LinkError("there is no such link on this node; name one that is, or let the pod run where it is")
 		}
-		if err := s.checkUp(link); err != nil {
+		if err := s.checkFit(link); err != nil {
 			return err
 		}
 		if !slices.ContainsFunc(s.config.Links, func(l config.Link) bool { return l.Matches(s.Link) }) {
@@ -110,8 +110,11 @@ func (s selection) checkConfigured() error {
 	return nil
 }
 
-func (s selection) checkUp(link Link) error {
+// checkFit refuses a link by which nothing could leave, or no answer arrive.
+func (s selection) checkFit(link Link) error {
 	switch {
+	case link.Unfit != "":
+		return s.errorf("the link %s cannot carry egress: %s", link.Name, link.Unfit)
 	case !link.Up:
 		return s.errorf("the link %s is down; bring it up (ip link set %s up), or choose another", link.Name, link.Name)
 	case !link.Carrier:
@@ -154,7 +157,7 @@ func (s selection) linkFor(address netip.Addr) (Link, error) {
 	}
 	switch len(found) {
 	case 1:
-		return found[0], s.checkUp(found[0])
+		return found[0], s.checkFit(found[0])
 	case 0:
 		return Link{}, s.noLink(address)
 	}
@@ -189,7 +192,7 @@ func (s selection) noLink(address netip.Addr) error {
 	for _, l := range s.node.Links {
 		if s.admits(l) {
 			// IPv6 addresses vanish with a link that goes down, so that is said first.
-			if err := s.checkUp(l); err != nil && s.isNamed(l) {
+			if err := s.checkFit(l); err != nil && s.isNamed(l) {
 				return err
 			}
 			saw = append(saw, l)
@@ -252,7 +255,7 @@ func (s selection) byLink() ([]Flow, error) {
 		return nil, s.errorf("%s match it; name one of them", names(found))
 	}
 	link := found[0]
-	if err := s.checkUp(link); err != nil {
+	if err := s.checkFit(link); err != nil {
 		return nil, err
 	}
 	var flows []Flow

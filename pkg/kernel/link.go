@@ -26,12 +26,14 @@ func (k *Kernel) Links(names []string, indexes []int) ([]egress.Link, error) {
 			return nil
 		}
 		seen[a.Index] = true
-		table, err := k.tableOf(a)
-		if err != nil {
-			return err
+		var master netlink.Link
+		if a.MasterIndex != 0 {
+			if master, err = k.rt().LinkByIndex(a.MasterIndex); err != nil {
+				return fmt.Errorf("read its master with index %d: %w", a.MasterIndex, err)
+			}
 		}
 		links = append(links, egress.Link{
-			Name: a.Name, Index: a.Index, Table: table,
+			Name: a.Name, Index: a.Index, Table: tableOf(master), Unfit: unfit(l, master),
 			Up: a.Flags&net.FlagUp != 0, Carrier: a.Flags&net.FlagRunning != 0,
 		})
 		return nil
@@ -52,23 +54,34 @@ func (k *Kernel) Links(names []string, indexes []int) ([]egress.Link, error) {
 	return links, nil
 }
 
-// tableOf returns where the routes of a link are: the table of its VRF, or main.
-func (k *Kernel) tableOf(a *netlink.LinkAttrs) (uint32, error) {
-	if a.MasterIndex == 0 {
-		return egress.MainTable, nil
-	}
-	master, err := k.rt().LinkByIndex(a.MasterIndex)
-	if err != nil {
-		return 0, fmt.Errorf("read its master with index %d: %w", a.MasterIndex, err)
-	}
-	return tableOfMaster(master), nil
-}
-
-func tableOfMaster(master netlink.Link) uint32 {
+// tableOf returns where the routes of a link with this master are: the table of its VRF, or main.
+func tableOf(master netlink.Link) uint32 {
 	if vrf, ok := master.(*netlink.Vrf); ok {
 		return vrf.Table
 	}
 	return egress.MainTable
+}
+
+// unfit says why a link cannot carry egress; it is empty for one that can. All other kinds of
+// links are taken to be able to.
+func unfit(l, master netlink.Link) string {
+	if _, isVRF := master.(*netlink.Vrf); master != nil && !isVRF {
+		name := master.Attrs().Name
+		return fmt.Sprintf("it is a port of %s, which takes what arrives by it; choose %s, or the link that has its addresses", name, name)
+	}
+	switch l := l.(type) {
+	case *netlink.Dummy, *netlink.Ifb:
+		return fmt.Sprintf("it is a %s link, which drops what it is to send; choose the link by which packets are to leave", l.Type())
+	case *netlink.IPVlan:
+		// What such a link sends goes through netfilter and routing once more, in the network namespace of
+		// the link below, and in mode l3s so does what it receives. Connection tracking takes the
+		// translated packets for those of another connection where that is this namespace.
+		below := l.NetNsID < 0 // in this one
+		if l.Mode == netlink.IPVLAN_MODE_L3S || l.Mode == netlink.IPVLAN_MODE_L3 && below {
+			return "it is an ipvlan link in mode l3 or l3s, whose packets are tracked twice, so that answers do not reach pods; use mode l2, a macvlan link, or the link below it"
+		}
+	}
+	return ""
 }
 
 // Name returns the name of the link with this index.

@@ -26,8 +26,8 @@ type Claim struct {
 }
 
 // WhoHas asks the links whether another host has one of these addresses: by an
-// ARP probe (RFC 5227) and a neighbour solicitation. It takes whoHasWait where
-// nobody has. Links without neighbour resolution are not asked.
+// ARP probe (RFC 5227), then by a request, and by neighbour solicitations. It takes
+// whoHasWait where nobody has. Links without neighbour resolution are not asked.
 func (k *Kernel) WhoHas(addresses []egress.Address) (*Claim, error) {
 	var asked []*question
 	for _, a := range addresses {
@@ -53,7 +53,7 @@ func (k *Kernel) WhoHas(addresses []egress.Address) (*Claim, error) {
 		if now.After(again) {
 			again = begin.Add(whoHasWait)
 			for _, q := range asked {
-				if err := q.send(); err != nil {
+				if err := q.send(q.own); err != nil {
 					return nil, fmt.Errorf("ask who has %s: %w", q.address, err)
 				}
 			}
@@ -69,6 +69,7 @@ func (k *Kernel) WhoHas(addresses []egress.Address) (*Claim, error) {
 type question struct {
 	address egress.Address
 	mac     net.HardwareAddr // the link's own
+	own     netip.Addr       // the link's own address in the same network, or 0.0.0.0
 	fd      int
 }
 
@@ -77,7 +78,11 @@ func (k *Kernel) ask(a egress.Address) (*question, error) {
 	if err != nil || mac == nil {
 		return nil, err
 	}
-	q := &question{address: a, mac: mac}
+	own, err := k.ownAddress(a)
+	if err != nil {
+		return nil, err
+	}
+	q := &question{address: a, mac: mac, own: own}
 	if a.Address.Is4() {
 		q.fd, err = arpSocket(a.Link)
 	} else {
@@ -86,11 +91,25 @@ func (k *Kernel) ask(a egress.Address) (*question, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := q.send(); err != nil {
+	if err := q.send(netip.IPv4Unspecified()); err != nil {
 		unix.Close(q.fd)
 		return nil, err
 	}
 	return q, nil
+}
+
+// ownAddress returns the address that a link has in the network of another one. A probe
+// names none, so no answer to it comes to an ipvlan link, which is given what is sent to
+// its addresses.
+func (k *Kernel) ownAddress(a egress.Address) (netip.Addr, error) {
+	all, err := k.Addresses()
+	i := slices.IndexFunc(all, func(on egress.LinkAddress) bool {
+		return on.Index == a.Link && on.Network.Contains(a.Address)
+	})
+	if i < 0 {
+		return netip.IPv4Unspecified(), err
+	}
+	return all[i].Network.Addr(), nil
 }
 
 // resolves returns the MAC of a link with neighbour resolution, nil for others.
@@ -106,9 +125,10 @@ func (k *Kernel) resolves(index int) (net.HardwareAddr, error) {
 	return a.HardwareAddr, nil
 }
 
-func (q *question) send() error {
+// send asks; IPv4 says who does.
+func (q *question) send(sender netip.Addr) error {
 	if q.address.Address.Is4() {
-		return sendARP(q.fd, q.address.Link, arpRequest, q.mac, netip.IPv4Unspecified(), q.address.Address)
+		return sendARP(q.fd, q.address.Link, arpRequest, q.mac, sender, q.address.Address)
 	}
 	return sendICMPv6(q.fd, q.address.Link, solicitedNode(q.address.Address),
 		neighbourMessage(ndSolicit, 0, q.address.Address, optionSource, q.mac))

@@ -13,9 +13,9 @@ import (
 
 // The machines that the tests run on have no VRF, so the decision is tested alone.
 func TestTableOfMaster(t *testing.T) {
-	require.EqualValues(t, 10, tableOfMaster(&netlink.Vrf{Table: 10}))
-	require.EqualValues(t, egress.MainTable, tableOfMaster(&netlink.Bridge{}))
-	require.EqualValues(t, egress.MainTable, tableOfMaster(&netlink.Bond{}))
+	require.EqualValues(t, 10, tableOf(&netlink.Vrf{Table: 10}))
+	require.EqualValues(t, egress.MainTable, tableOf(&netlink.Bridge{}))
+	require.EqualValues(t, egress.MainTable, tableOf(&netlink.Bond{}))
 }
 
 func TestIntervals(t *testing.T) {
