@@ -115,6 +115,32 @@ func TestInstallBackup(t *testing.T) {
 	require.Equal(t, changed, n.read(t, backup))
 }
 
+// TestUninstallRestores: the list becomes what it was before the installation as long as it says
+// the same but for the entry, however it is written by then.
+func TestUninstallRestores(t *testing.T) {
+	t.Parallel()
+	const file, list = "10-net.conflist", "{\r\n \"cniVersion\": \"1.0.0\", \"name\":\"pods\",\n\"plugins\": [ {\"type\":\"bridge\",\"isGateway\":true} ,\t{\"mtu\":1e3,\"type\":\"tuning\"}\n] }"
+	for name, meanwhile := range map[string]func(t *testing.T, n *aNode){
+		"nobody has written it": func(*testing.T, *aNode) {},
+		"another entry":         func(t *testing.T, n *aNode) { n.run(t, 0, append([]string{"install"}, entryFlags...)...) },
+		"formatted": func(t *testing.T, n *aNode) {
+			var b bytes.Buffer
+			require.NoError(t, json.Compact(&b, []byte(n.read(t, file))))
+			n.write(t, file, b.String())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newInstallNode(t, map[string]string{file: list})
+			n.run(t, 0, "install")
+			meanwhile(t, n)
+			n.run(t, 0, "uninstall")
+			require.Equal(t, list, n.read(t, file))
+			n.requireFiles(t, file)
+		})
+	}
+}
+
 // TestInstallReadOnly: what cannot be written is said with its path, and nothing has
 // changed.
 func TestInstallReadOnly(t *testing.T) {

@@ -2,6 +2,7 @@ package install
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/aymanbagabas/go-udiff"
 	"github.com/egress-ip/egress-ip/pkg/lock"
@@ -33,6 +34,14 @@ func (p Plan) Apply() (done []string, err error) {
 		done = append(done, s.Done)
 	}
 	return done, nil
+}
+
+// Preview returns a line for each step, with the diff below it.
+func (p Plan) Preview() (lines []string) {
+	for _, s := range p.Steps {
+		lines = append(lines, strings.TrimSuffix("would have "+s.Done+"\n"+s.Diff, "\n"))
+	}
+	return lines
 }
 
 func (p *Plan) add(done, diff string, do ...func() error) {

@@ -68,7 +68,7 @@ func installEntry(place install.Place, entry *entryOptions, dryRun, watching boo
 		})
 	case dryRun:
 		plan, err := place.Plan(wanted)
-		return tellPlan(plan, err)
+		return tell(plan, plan.Preview(), err)
 	}
 	warnWatched(place)
 	plan, done, err := place.Install(wanted)
@@ -113,7 +113,7 @@ func warnWatched(place install.Place) {
 	}
 }
 
-// tell prints what was done.
+// tell prints what was done, or would be.
 func tell(plan install.Plan, done []string, err error) error {
 	for _, line := range done {
 		fmt.Println(line)
@@ -123,24 +123,6 @@ func tell(plan install.Plan, done []string, err error) error {
 	}
 	about(plan)
 	if len(done) == 0 {
-		fmt.Println("nothing to do")
-	}
-	return nil
-}
-
-// tellPlan prints what would be done.
-func tellPlan(plan install.Plan, err error) error {
-	if err != nil {
-		return err
-	}
-	for _, s := range plan.Steps {
-		fmt.Println("would have", s.Done)
-		if s.Diff != "" {
-			fmt.Print(s.Diff)
-		}
-	}
-	about(plan)
-	if len(plan.Steps) == 0 {
 		fmt.Println("nothing to do")
 	}
 	return nil

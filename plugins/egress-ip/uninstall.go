@@ -44,7 +44,7 @@ func uninstall(place install.Place, force, dryRun bool) error {
 	}}
 	if dryRun {
 		plan, err := place.PlanUninstall(kernel)
-		return tellPlan(plan, err)
+		return tell(plan, plan.Preview(), err)
 	}
 	plan, done, err := place.Uninstall(kernel)
 	if err := tell(plan, done, err); err != nil {
