@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -38,16 +39,16 @@ func (s *soak) add(ctx context.Context, t *testing.T, f *flooder, r *rand.Rand) 
 	if s.system.ours {
 		return s.call(t, f, "ADD", r)
 	}
+	// With these systems nothing keeps a pod from starting.
 	if !s.system.late {
-		return s.scheme(t, f, true)
+		s.scheme(f, true)
+		return nil
 	}
 	// The pod runs, and what its packets need comes later.
 	after := time.Second + time.Duration(r.Int64N(int64(time.Second)))
 	s.late.Go(func() {
 		if pause(ctx, after) && !f.ended.Load() {
-			if err := s.scheme(t, f, true); err != nil {
-				s.diary.write("%s: %v", f, err)
-			}
+			s.scheme(f, true)
 		}
 	})
 	return nil
@@ -58,7 +59,8 @@ func (s *soak) del(t *testing.T, f *flooder, r *rand.Rand) error {
 	if s.system.ours {
 		return s.call(t, f, "DEL", r)
 	}
-	return s.scheme(t, f, false)
+	s.scheme(f, false)
+	return nil
 }
 
 // killedOf is one in so many calls that is killed.
@@ -117,48 +119,50 @@ func (s *soak) ovnLinks() [2]ovnkube.Link {
 var ipFlags, iptablesRestore = [2]string{"-4", "-6"}, [2]string{"iptables-restore", "ip6tables-restore"}
 
 // scheme writes a pod's rules, or takes them away.
-func (s *soak) scheme(t *testing.T, f *flooder, add bool) error {
+func (s *soak) scheme(f *flooder, add bool) {
 	s.schemes.Lock()
 	defer s.schemes.Unlock()
 	rule, translation := "rule del ", "-D "
-	if add {
+	if delete(s.attached, f); add {
 		rule, translation = "rule add ", "-A "
+		s.attached[f] = true
 	}
+	if err := s.writeRules(f, rule, translation); err != nil {
+		s.diary.write("%s: %v", f, err) // the disturbance has taken away what it needs
+	}
+}
+
+func (s *soak) writeRules(f *flooder, rule, translation string) error {
+	var errs []error
 	for family, link := range s.ovnLinks() {
-		egress := f.egress[family]
-		if !egress.IsValid() {
-			continue
-		}
-		pod := netip.MustParseAddr(f.addresses[family])
-		_, err := s.input(rule+link.Rule(pod), "ip", ipFlags[family], "-force", "-batch", "-")
-		if err == nil || !add {
+		if egress := f.egress[family]; egress.IsValid() {
+			pod := netip.MustParseAddr(f.addresses[family])
+			_, err := s.input(rule+link.Rule(pod), "ip", ipFlags[family], "-batch", "-")
+			errs = append(errs, err)
 			_, err = s.input("*nat\n"+translation+link.Translation(pod, egress)+"COMMIT\n", iptablesRestore[family], "--noflush")
-		}
-		if err != nil && add {
-			return err
+			errs = append(errs, err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // rebuild writes all of the scheme, whatever is left of it.
 func (s *soak) rebuild(t *testing.T) {
 	t.Helper()
+	s.schemes.Lock()
+	defer s.schemes.Unlock()
 	for family, link := range s.ovnLinks() {
 		for _, egress := range soakEgress[family] {
 			_, _ = s.input("", "ip", "address", "add", netip.PrefixFrom(egress, egress.BitLen()).String(), "dev", nettest.SecondLink) // it may be there
 		}
-		// A table of an earlier name of the link, and rules that were deleted by half.
 		_, _ = s.input("", "sh", "-c", fmt.Sprintf("while ip %s rule del priority 6000; do :; done; ip %s route flush table %d", ipFlags[family], ipFlags[family], link.Table))
 		_, err := s.input(link.Routes(), "ip", ipFlags[family], "-batch", "-")
 		require.NoError(t, err)
 		_, err = s.input(strings.Replace(ovnkube.NewChain, "*nat\n", "*nat\n:POSTROUTING ACCEPT [0:0]\n", 1)+"COMMIT\n", iptablesRestore[family])
 		require.NoError(t, err)
 	}
-	for _, f := range s.live() {
-		if f.begun.Load() != 0 {
-			require.NoError(t, s.scheme(t, f, true))
-		}
+	for f := range s.attached {
+		require.NoError(t, s.writeRules(f, "rule add ", "-A "))
 	}
 	_, _ = s.input("", "conntrack", "-F") // what was opened untranslated stays so
 }

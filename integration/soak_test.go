@@ -58,14 +58,15 @@ type soak struct {
 	patience time.Duration // for a repair
 	callTime time.Duration // which a call takes, about
 
-	calls   sync.RWMutex // held while calls are under way
-	over    int64        // when the last disturbance was over that has waited for a repair itself
-	schemes sync.Mutex
-	late    sync.WaitGroup
-	mu      sync.Mutex
-	pods    []*flooder // all, also those that have ended
-	refused atomic.Uint64
-	kills   atomic.Uint64
+	calls    sync.RWMutex // held while calls are under way
+	over     int64        // when the last disturbance was over that has waited for a repair itself
+	schemes  sync.Mutex
+	attached map[*flooder]bool // by a scheme
+	late     sync.WaitGroup
+	mu       sync.Mutex
+	pods     []*flooder // all, also those that have ended
+	refused  atomic.Uint64
+	kills    atomic.Uint64
 }
 
 // TestSoak measures packets with a wrong source, of egress-ip and of others' schemes: pods flood from their first instruction,
@@ -106,7 +107,7 @@ func TestSoak(t *testing.T) {
 func newSoak(t *testing.T, system soakSystem) *soak {
 	t.Helper()
 	return &soak{
-		cluster: newNode(t), system: system,
+		cluster: newNode(t), system: system, attached: map[*flooder]bool{},
 		pace:     time.Duration(float64(time.Second) * float64(streamsOfPod**soakPods) / float64(*soakRate)),
 		patience: 5 * time.Second * time.Duration(soakSlow), callTime: 25 * time.Millisecond * time.Duration(soakSlow),
 	}
