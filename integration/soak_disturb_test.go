@@ -36,8 +36,8 @@ type disturbance struct {
 	unhealed int // where nobody repairs
 }
 
-// onNode is a disturbance by commands on the node; TABLE is the number of the link's table.
-func onNode(name, script string) *disturbance {
+// shell is a disturbance by commands on the node; TABLE is the number of the link's table.
+func shell(name, script string) *disturbance {
 	return &disturbance{name: name, do: func(t *testing.T, s *soak, _ *rand.Rand) {
 		_, _ = s.input("", "sh", "-c", fmt.Sprintf("TABLE=%d\n%s", s.table, script)) // what it is to delete may be gone
 	}}
@@ -113,15 +113,15 @@ for i in $(seq 2000); do echo "meta mark 1 counter"; done; echo "}"; echo "}"; }
 
 func disturbances() []*disturbance {
 	return []*disturbance{
-		deleting(onNode("nft flush ruleset", "nft flush ruleset")).and(masqueradeAgain),
-		deleting(onNode("nftables.service loads a large ruleset", flushWithLarge)).and(masqueradeAgain),
-		deleting(onNode("tables of nftables deleted", "nft delete table inet egress_ip; nft delete table ip nat; nft delete table ip6 nat")),
-		onNode("ip route flush table", "ip -4 route flush table $TABLE; ip -6 route flush table $TABLE"),
-		onNode("ip rule del, all of them", "for f in -4 -6; do for p in 5998 5999 6000 6001; do while ip $f rule del priority $p 2>/dev/null; do :; done; done; done"),
-		onNode("ip rule del, source rules", "for f in -4 -6; do while ip $f rule del priority 6000 2>/dev/null; do :; done; done"),
-		onNode("ip rule del, rules of marks", "for f in -4 -6; do while ip $f rule del priority 5998 2>/dev/null; do :; done; done"),
-		onNode("conntrack -F", "conntrack -F"),
-		onNode("egress addresses deleted", "for i in 6 7 8 9; do ip address del 192.168.124.9$i/32 dev enp7s0; ip address del fd00:124::9$i/128 dev enp7s0; done"),
+		deleting(shell("nft flush ruleset", "nft flush ruleset")).and(masqueradeAgain),
+		deleting(shell("nftables.service loads a large ruleset", flushWithLarge)).and(masqueradeAgain),
+		deleting(shell("tables of nftables deleted", "nft delete table inet egress_ip; nft delete table ip nat; nft delete table ip6 nat")),
+		shell("ip route flush table", "ip -4 route flush table $TABLE; ip -6 route flush table $TABLE"),
+		shell("ip rule del, all of them", "for f in -4 -6; do for p in 5998 5999 6000 6001; do while ip $f rule del priority $p 2>/dev/null; do :; done; done; done"),
+		shell("ip rule del, source rules", "for f in -4 -6; do while ip $f rule del priority 6000 2>/dev/null; do :; done; done"),
+		shell("ip rule del, rules of marks", "for f in -4 -6; do while ip $f rule del priority 5998 2>/dev/null; do :; done; done"),
+		shell("conntrack -F", "conntrack -F"),
+		shell("egress addresses deleted", "for i in 6 7 8 9; do ip address del 192.168.124.9$i/32 dev enp7s0; ip address del fd00:124::9$i/128 dev enp7s0; done"),
 		{name: "link down and up", do: func(t *testing.T, s *soak, r *rand.Rand) {
 			second.down(t, s.cluster)
 			s.wait(r, 300*time.Millisecond)
