@@ -40,6 +40,8 @@ var guests = []guest{
 		{name: "nettest", pkg: "pkg/nettest", limit: time.Minute},
 		{name: "names", pkg: "pkg/names", limit: time.Minute},
 		{name: "watch", pkg: "pkg/watch", tests: "^TestClaim$", limit: time.Minute},
+		{name: "watcher", pkg: "integration", tests: "^TestGuestWatch$", limit: time.Minute},
+		{name: "vrf", pkg: "integration", tests: "^TestGuestVRF", limit: 2 * time.Minute},
 		{name: "demo", pkg: "integration/demo", program: true, limit: time.Minute},
 	}}},
 }

@@ -47,6 +47,9 @@ type Flow struct {
 	// MAC is the pod's link-layer address, as net.HardwareAddr prints it, where In is a
 	// bridge, which tells its pods apart by nothing else.
 	MAC string `json:"mac,omitempty"`
+	// VRFRule is the priority of the rule for VRFs, where the link is in one: ours for the
+	// link come before it. 0: it is in none.
+	VRFRule uint32 `json:"vrfRule,omitempty"`
 	// OwnsAddress: the address was on no link before egress-ip put it there.
 	// Every attachment that shares the address says the same.
 	OwnsAddress bool `json:"ownsAddress"`

@@ -7,6 +7,23 @@ import "net/netip"
 type Node struct {
 	Links     []Link
 	Addresses []LinkAddress
+	VRFs      VRFRules
+}
+
+// VRFRules are the priorities of the first rule of each address family that looks packets
+// up in the table of the VRF by whose links they come (`lookup [l3mdev-table]`). 0: there is none.
+type VRFRules struct{ IPv4, IPv6 uint32 }
+
+// of returns the priority of the rule that answers from a link would meet; 0: none, as it is
+// in no VRF.
+func (v VRFRules) of(l Link, f Family) uint32 {
+	switch {
+	case !l.InVRF():
+		return 0
+	case f == IPv4:
+		return v.IPv4
+	}
+	return v.IPv6
 }
 
 // Link is a network interface of the node.
@@ -18,6 +35,9 @@ type Link struct {
 	Table   uint32 // where its routes are: main, or the table of the VRF that it is a slave of
 	Unfit   string // why pods cannot leave by it, and what to do; empty: they can
 }
+
+// InVRF reports whether the link is a VRF's slave.
+func (l Link) InVRF() bool { return l.Table != 0 && l.Table != MainTable }
 
 // LinkAddress is an address that stands on a link.
 type LinkAddress struct {

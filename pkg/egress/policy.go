@@ -17,8 +17,8 @@ type Packet struct {
 	Mark   uint32
 }
 
-// PolicyRule is a policy routing rule of the node, whoever's. With neither Table
-// nor Goto it does nothing, or refuses, or asks a VRF: what is read does not tell.
+// PolicyRule is a policy routing rule of the node, whoever's. With none of Table, VRF
+// and Goto it does nothing, or refuses: what is read does not tell.
 type PolicyRule struct {
 	Priority   uint32
 	Not        bool
@@ -27,6 +27,7 @@ type PolicyRule struct {
 	In, Out    string       // links; empty: any
 	More       string       // selectors that Matches does not know, as `ip rule` prints them
 	Table      uint32
+	VRF        bool   // the table is that of the VRF by which the packet comes or leaves, if any
 	MinBits    int    // a route of the table with a shorter prefix does not count
 	Goto       uint32 // a priority
 }
@@ -153,6 +154,8 @@ func (r PolicyRule) String() string {
 	switch {
 	case r.Table != 0:
 		b.WriteString(" lookup " + TableName(r.Table))
+	case r.VRF:
+		b.WriteString(" lookup [l3mdev-table]")
 	case r.Goto != 0:
 		fmt.Fprintf(&b, " goto %d", r.Goto)
 	}

@@ -2,11 +2,12 @@ package egress
 
 // Relocate returns the attachments with their flows on the links of today. A link that has
 // been renamed is the same link: its ifindex tells. One that was created again has another
-// ifindex, and so another table; the next flow on it may have given it a mark already.
+// ifindex, and so another table; the next flow on it may have given it a mark already. It
+// may be in a VRF by now, or in none.
 // Flows of a link that does not exist stay as they are: their table stays closed.
-func Relocate(attachments []Attachment, links []Link) []Attachment {
-	index, name := make(map[string]int, len(links)), make(map[int]string, len(links))
-	for _, l := range links {
+func Relocate(attachments []Attachment, node Node) []Attachment {
+	index, name := make(map[string]int, len(node.Links)), make(map[int]string, len(node.Links))
+	for _, l := range node.Links {
 		index[l.Name], name[l.Index] = l.Index, l.Name
 	}
 	current := map[int]Flow{}
@@ -30,6 +31,9 @@ func Relocate(attachments []Attachment, links []Link) []Attachment {
 				if other, ok := current[now]; ok {
 					f.Table, f.Mark = other.Table, other.Mark
 				}
+			}
+			if l, there := node.link(f.Index); there {
+				f.VRFRule = node.VRFs.of(l, f.Family())
 			}
 			moved[i].Flows[j] = f
 		}

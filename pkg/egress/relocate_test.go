@@ -35,10 +35,26 @@ func TestRelocate(t *testing.T) {
 				want = append(want, egress.Attachment{Owner: egress.Owner{ContainerID: name}, Flows: []egress.Flow{tt.want[i]}})
 			}
 			before := append([]egress.Flow(nil), tt.have...)
-			require.Equal(t, want, egress.Relocate(have, links))
+			require.Equal(t, want, egress.Relocate(have, egress.Node{Links: links}))
 			for i := range have {
 				require.Equal(t, before[i:i+1], have[i].Flows, "what was given has changed")
 			}
 		})
+	}
+}
+
+// TestRelocateVRF: a link gets into a VRF, and out of it.
+func TestRelocateVRF(t *testing.T) {
+	t.Parallel()
+	vrfs := egress.VRFRules{IPv4: 1000, IPv6: 1001}
+	outside, inside := on("enp7s0", 140, 1140, 0x01000000), on("enp7s0", 140, 1140, 0x01000000)
+	inside.VRFRule = 1000
+	for table, tt := range map[uint32]struct{ have, want egress.Flow }{
+		10:               {outside, inside},
+		egress.MainTable: {inside, outside},
+	} {
+		node := egress.Node{Links: []egress.Link{{Name: "enp7s0", Index: 140, Table: table}}, VRFs: vrfs}
+		moved := egress.Relocate([]egress.Attachment{{Flows: []egress.Flow{tt.have}}}, node)
+		require.Equal(t, []egress.Flow{tt.want}, moved[0].Flows)
 	}
 }

@@ -87,6 +87,20 @@ func (a Attachment) LinkRule(f Flow) Rule {
 	}
 }
 
+// vrfRules do for a link in a VRF what the others do behind the rule for VRFs, which would
+// look up all that comes by the VRF in its table, where the way to pods is not. What leaves
+// by the link has its table; what the table throws, answers to pods, main has, but for its
+// default route: a pod in the same VRF is in the VRF's table.
+func (a Attachment) vrfRules(f Flow) []Rule {
+	if f.VRFRule < 3 {
+		return nil // there is no room for them
+	}
+	first, second := a.LinkRule(f), a.LinkRule(f)
+	first.Priority = f.VRFRule - 2
+	second.Priority, second.Table, second.MinBits = f.VRFRule-1, MainTable, 1
+	return []Rule{first, second}
+}
+
 // SkipRules let every packet that nftables has classified, and the node's own,
 // pass behind the source rules, so that nobody walks that list; and mark its
 // end. The order is that in which they are to be added.
@@ -140,7 +154,7 @@ func (a Attachment) SourceRule(f Flow) Rule {
 // SharedRules returns the rules that a flow needs and other pods may, too, in the
 // order in which to add them.
 func (a Attachment) SharedRules(f Flow) []Rule {
-	return append(a.SkipRules(f.Family()), a.LinkRule(f))
+	return slices.Concat(a.SkipRules(f.Family()), []Rule{a.LinkRule(f)}, a.vrfRules(f))
 }
 
 // Rules returns all rules that a flow needs, in the order in which to add them.

@@ -31,6 +31,11 @@ func TestOurs(t *testing.T) {
 		ours := a.Rules(a.Flows[0])
 		require.Equal(t, []uint32{priority}, egress.SourcePriorities(ours))
 		require.Equal(t, ours, egress.Ours(slices.Concat(kernels, ours), []uint32{priority}), "priority %d", priority)
+
+		// Those of a link in a VRF, wherever the rule for VRFs is.
+		a.Flows[0].VRFRule = 1000
+		ours = a.Rules(a.Flows[0])
+		require.Equal(t, ours, egress.Ours(slices.Concat(kernels, ours), []uint32{priority}), "priority %d", priority)
 	}
 	require.Empty(t, egress.Ours([]egress.Rule{
 		{Priority: 5998, Family: egress.IPv4, From: addr("10.244.1.5"), Table: 1003},
@@ -39,5 +44,35 @@ func TestOurs(t *testing.T) {
 		{Priority: 6001, Family: egress.IPv4, From: addr("10.244.1.5")},
 		{Priority: 5997, Family: egress.IPv4, Mask: 0xf, Mark: 1, Table: 1003},
 		{Priority: 6002, Family: egress.IPv4},
+		{Priority: 998, Family: egress.IPv4, Mask: 0xf, Mark: 1, Table: 1003},
+		{Priority: 999, Family: egress.IPv4, Mask: 0xf, Mark: 2, Table: egress.MainTable, MinBits: 1},
+		{Priority: 999, Family: egress.IPv4, Mask: 0xf, Mark: 1, Table: egress.MainTable},
 	}, []uint32{6000}))
+}
+
+// TestVRFRules: of a link in a VRF they are before the rule for VRFs, if there is room; of any
+// other there are none.
+func TestVRFRules(t *testing.T) {
+	t.Parallel()
+	a := attachment(6000, "10.244.1.5", "10.244.0.0/16")
+	without := a.SharedRules(a.Flows[0])
+	for at, want := range map[uint32][]string{
+		0: nil, 2: nil,
+		3: {
+			"1: from all fwmark 0x1000000/0xf000000 lookup 1003",
+			"2: from all fwmark 0x1000000/0xf000000 lookup main suppress_prefixlength 0",
+		},
+		32000: {
+			"31998: from all fwmark 0x1000000/0xf000000 lookup 1003",
+			"31999: from all fwmark 0x1000000/0xf000000 lookup main suppress_prefixlength 0",
+		},
+	} {
+		f := a.Flows[0]
+		f.VRFRule = at
+		var more []string
+		for _, r := range egress.Missing(a.SharedRules(f), without) {
+			more = append(more, r.String())
+		}
+		require.Equal(t, want, more, "%d", at)
+	}
 }

@@ -301,6 +301,7 @@ func (s selection) flows(link Link, address netip.Addr) []Flow {
 	for _, pod := range s.PodAddresses {
 		if pod.Is4() == address.Is4() {
 			f.Pod = pod
+			f.VRFRule = s.node.VRFs.of(link, FamilyOf(pod))
 			flows = append(flows, f)
 		}
 	}

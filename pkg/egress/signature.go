@@ -18,9 +18,16 @@ func SourcePriorities(rules []Rule) []uint32 {
 // Ours returns the rules that stand around one of the priorities and look like ours
 // there: the kernel's own, which have its protocol too, may share a priority with them.
 func Ours(rules []Rule, priorities []uint32) []Rule {
-	var ours []Rule
+	var ours, seconds []Rule
 	for _, r := range rules {
-		if slices.ContainsFunc(priorities, func(p uint32) bool { return r.isAt(PrioritiesAround(p)) }) {
+		if r.MinBits == 1 {
+			seconds = append(seconds, r)
+		}
+	}
+	for _, r := range rules {
+		if slices.ContainsFunc(priorities, func(p uint32) bool { return r.isAt(PrioritiesAround(p)) }) ||
+			slices.ContainsFunc(seconds, r.isBefore) ||
+			r.MinBits == 1 && slices.ContainsFunc(rules, func(first Rule) bool { return first.isBefore(r) }) {
 			ours = append(ours, r)
 		}
 	}
@@ -33,6 +40,13 @@ func (r Rule) isAt(at Priorities) bool {
 		r.Priority == at.Skip && r.Table == MainTable && r.MinBits == shortestSpecific ||
 		r.Priority == at.Source && r.From.IsValid() && r.Table != 0 ||
 		r == Rule{Priority: at.Behind, Family: r.Family}
+}
+
+// isBefore reports whether the rule is the first of a link in a VRF, and the other the second
+// (see [Attachment.vrfRules]). They are known by each other, wherever the rule for VRFs is today.
+func (r Rule) isBefore(second Rule) bool {
+	return r.Mask != 0 && r.Table > LocalTable &&
+		second == Rule{Priority: r.Priority + 1, Family: r.Family, Mark: r.Mark, Mask: r.Mask, Table: MainTable, MinBits: 1}
 }
 
 // IsClosing reports whether the route is the one that closes a link's table.

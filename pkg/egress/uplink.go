@@ -15,6 +15,10 @@ import (
 // that others give to the packets of plain pods, a transparent proxy's for one, must not
 // count when the way back is looked up.
 //
+// Where the egress link is in a VRF, the links by which its pods' packets come are among
+// them: the kernel looks the way back to a pod up as if it were to come from the egress link,
+// and without the link's mark the rule for VRFs finds the VRF's table.
+//
 // Without configured cluster networks a rule asks main for the way to every source but
 // those behind its default route.
 func Uplinks(attachments []Attachment, addresses []LinkAddress, byDefault []int) []int {
@@ -29,6 +33,9 @@ func Uplinks(attachments []Attachment, addresses []LinkAddress, byDefault []int)
 				continue
 			}
 			uplinks, pods = append(uplinks, f.Index), append(pods, f.Pod)
+			if f.VRFRule != 0 && f.In != 0 {
+				uplinks = append(uplinks, f.In)
+			}
 			if c := a.clusterOf(IPv4); len(c) > 0 && (len(named) == 0 || !slices.Equal(c, named[len(named)-1])) {
 				named = append(named, c)
 			}

@@ -26,6 +26,8 @@ func TestUplinks(t *testing.T) {
 	derived := attachment(6000, "10.244.1.5")
 	other := attachment(6000, "10.244.1.5", "10.96.0.0/12") // of which the pods' network is none
 	ipv6 := attachment(6000, "fd00:10:244::5", "10.244.0.0/16")
+	vrf := attachment(6000, "10.244.1.5") // its link is in a VRF
+	vrf.Flows[0].VRFRule, vrf.Flows[0].In = 1000, 7
 	for _, tt := range []struct {
 		attachments []egress.Attachment
 		byDefault   []int
@@ -37,6 +39,7 @@ func TestUplinks(t *testing.T) {
 		{[]egress.Attachment{derived}, []int{2}, []int{2, 3}},
 		{[]egress.Attachment{derived}, nil, []int{3}},
 		{[]egress.Attachment{ipv6, named, derived}, nil, []int{3, 4, 9}},
+		{[]egress.Attachment{vrf}, []int{2}, []int{2, 3, 7}},
 		{[]egress.Attachment{other}, []int{2}, []int{2, 3, 4, 7, 9}},
 	} {
 		require.Equal(t, tt.want, egress.Uplinks(tt.attachments, addresses, tt.byDefault))

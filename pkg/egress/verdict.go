@@ -187,6 +187,13 @@ func (w Way) Obstacle() Obstacle {
 	return Obstacle{fmt.Sprintf("packets of %s to outside the cluster would not leave by %s: %s; %s", w.Flow.Pod, w.Flow.Link, c.what, c.remedy)}
 }
 
+// AnswerObstacle says that answers which come back by the flow's link do not get to the pod.
+// The way's packet is one.
+func (w Way) AnswerObstacle() Obstacle {
+	return Obstacle{fmt.Sprintf("answers to %s that come by %s, which is in a VRF, would not get to it: the packet %s; see `ip rule`, and `ip route get %s from %s iif %s mark %#x`",
+		w.Packet.To, w.Packet.In, w.going(), w.Packet.To, w.Packet.Source, w.Packet.In, w.Packet.Mark)}
+}
+
 // disagreementCause says why the kernel's answer may not be what the rules lead to.
 // IPv4 also refuses what a link does not forward, or its reverse path filter drops.
 func (w Way) disagreementCause() cause {

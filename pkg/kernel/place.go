@@ -40,19 +40,26 @@ func (k *Kernel) PodLink(hostInterfaces []string, pod netip.Addr) (index int, br
 		case *netlink.Bridge:
 			bridged = true
 		case *netlink.Vrf:
-			return 0, false, nil // its packets arrive twice, by the link and by the VRF
+			return 0, false, nil // packets arrive twice, by the link and by the VRF
 		}
 	}
 	answer, err := k.lookup(pod, unix.RTM_F_FIB_MATCH)
 	if err != nil || answer.Refusal != 0 || answer.Type != egress.Unicast || answer.Dst.Bits() == 0 {
 		return 0, false, err
 	}
-	if !bridged {
-		l, err := k.rt().LinkByIndex(answer.Link)
-		if err != nil {
-			return 0, false, fmt.Errorf("read link with index %d: %w", answer.Link, err)
-		}
-		_, bridged = l.(*netlink.Bridge)
+	l, err := k.rt().LinkByIndex(answer.Link)
+	if err != nil {
+		return 0, false, fmt.Errorf("read link with index %d: %w", answer.Link, err)
 	}
-	return answer.Link, bridged, nil
+	if master := l.Attrs().MasterIndex; master != 0 {
+		above, err := k.rt().LinkByIndex(master)
+		if err != nil {
+			return 0, false, fmt.Errorf("read the master of link %s: %w", l.Attrs().Name, err)
+		}
+		if _, is := above.(*netlink.Vrf); is {
+			return 0, false, nil // as above
+		}
+	}
+	_, isBridge := l.(*netlink.Bridge)
+	return answer.Link, bridged || isBridge, nil
 }

@@ -44,6 +44,20 @@ func (k *Kernel) PresentRules(f egress.Family, wanted []egress.Rule) ([]egress.R
 	return present, err
 }
 
+// VRFRules returns where the rules for VRFs are.
+func (k *Kernel) VRFRules() (at egress.VRFRules, err error) {
+	for f, first := range map[egress.Family]*uint32{egress.IPv4: &at.IPv4, egress.IPv6: &at.IPv6} {
+		rules, err := k.rules(f, func(r ruleMessage) bool { return r.VRF })
+		if err != nil {
+			return at, err
+		}
+		if len(rules) > 0 {
+			*first = rules[0].Priority
+		}
+	}
+	return at, nil
+}
+
 func anyRule(ruleMessage) bool { return true }
 
 func (k *Kernel) rules(f egress.Family, keep func(ruleMessage) bool) ([]ruleMessage, error) {

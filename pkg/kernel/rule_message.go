@@ -76,6 +76,8 @@ func parseRule(m []byte) (ruleMessage, error) {
 			if bits := a.uint32(); bits != math.MaxUint32 {
 				r.MinBits = int(bits) + 1
 			}
+		case unix.FRA_L3MDEV:
+			r.VRF = a.uint8() != 0
 		case unix.FRA_PROTOCOL:
 			r.protocol = a.uint8()
 		default:
@@ -117,7 +119,7 @@ func (r *ruleMessage) parseSelector(a *attributes) {
 	case unix.FRA_UID_RANGE:
 		users := a.bytes(8)
 		r.needs("uidrange %d-%d", binary.NativeEndian.Uint32(users), binary.NativeEndian.Uint32(users[4:]))
-	case unix.FRA_L3MDEV, unix.FRA_FLOW, unix.FRA_PAD, fraSportMask, fraDportMask: // none, or of one that is there, too
+	case unix.FRA_FLOW, unix.FRA_PAD, fraSportMask, fraDportMask: // none, or of one that is there, too
 	default:
 		// Of a later kernel: without it the rule would seem to match all.
 		r.needs("attribute %d", a.typ)

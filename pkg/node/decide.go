@@ -71,7 +71,11 @@ func (n *Node) desire(c config.Config, r config.Request) (decision, []egress.Add
 	if err := n.markOurs(addresses, links, r); err != nil {
 		return decision{}, nil, err
 	}
-	flows, err := egress.Select(r, c, egress.Node{Links: links, Addresses: addresses})
+	vrfs, err := n.vrfRules(links)
+	if err != nil {
+		return decision{}, nil, err
+	}
+	flows, err := egress.Select(r, c, egress.Node{Links: links, Addresses: addresses, VRFs: vrfs})
 	if err != nil {
 		return decision{}, nil, err
 	}
@@ -132,7 +136,7 @@ func (n *Node) place(r config.Request, flows []egress.Flow) error {
 			flows[i].MAC = mac.String()
 		}
 		if in == 0 {
-			slog.Warn("the source of the pod's packets is not checked: prevResult names no link of the pod on the node, and there is no route to it", "address", f.Pod)
+			slog.Warn("the source of the pod's packets is not checked: prevResult names no link of the pod on the node and there is no route to it, or its link is in a VRF", "address", f.Pod)
 		}
 	}
 	return nil

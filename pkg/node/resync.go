@@ -61,7 +61,7 @@ func (v *view) changes() []string {
 	}
 	for i, a := range v.attached {
 		if !slices.Equal(a.Flows, v.recorded[i].Flows) {
-			changes = append(changes, "recorded "+a.ContainerID+" again: its link has another name, ifindex or address")
+			changes = append(changes, "recorded "+a.ContainerID+" again: its link has another name, ifindex or address, or is in another VRF")
 		}
 	}
 	changes = append(changes, prefixed("added ", v.missing.Lines(v.linkName))...)
@@ -178,7 +178,7 @@ func (n *Node) recordAnew(v view) error {
 		if slices.Equal(a.Flows, before.Flows) {
 			continue
 		}
-		slog.Info("a link has another name, ifindex or address; its pod is recorded again", "container", a.ContainerID)
+		slog.Info("a link has another name, ifindex or address, or is in another VRF; its pod is recorded again", "container", a.ContainerID)
 		if err := n.put(a); err != nil {
 			return err
 		}

@@ -7,6 +7,14 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
 
+// vrfRules reads where the rules for VRFs are, if one of the links is in a VRF.
+func (n *Node) vrfRules(links []egress.Link) (egress.VRFRules, error) {
+	if !slices.ContainsFunc(links, egress.Link.InVRF) {
+		return egress.VRFRules{}, nil
+	}
+	return n.kernel.VRFRules()
+}
+
 // addRules adds a flow's rules in their order.
 func (n *Node) addRules(rules []egress.Rule) error {
 	for _, r := range rules {

@@ -64,7 +64,13 @@ func (n *Node) obstacles(a egress.Attachment) (obstacles, error) {
 		if !known {
 			in = links[0].Name // there is no way to the pod yet; any link shows the rules and the table
 		}
-		for _, mark := range []uint32{f.Mark, 0} {
+		marks := []uint32{f.Mark, 0}
+		if links[0].InVRF() {
+			// Without its mark a strict reverse path filter drops the packet: it looks for
+			// the way back in the VRF's table.
+			marks = marks[:1]
+		}
+		for _, mark := range marks {
 			w := egress.Way{Attachment: a, Flow: f, Link: links[0], Packet: egress.Packet{Source: f.Pod, In: in, Mark: mark}}
 			o, is, err := n.obstacle(w, known, table.Thrown)
 			if err != nil {
@@ -72,6 +78,19 @@ func (n *Node) obstacles(a egress.Attachment) (obstacles, error) {
 			}
 			if is && !slices.Contains(found, o) {
 				found = append(found, o)
+			}
+		}
+		if known && links[0].InVRF() {
+			from, ok := egress.Outside(f.Family(), table.Thrown)
+			if !ok {
+				continue
+			}
+			w := egress.Way{Attachment: a, Flow: f, Packet: egress.Packet{Source: from, To: f.Pod, In: links[0].Name, Mark: f.Mark}}
+			if w.Answer, err = n.kernel.Lookup(w.Packet); err != nil {
+				return nil, err
+			}
+			if w.Answer.Refusal != 0 || w.Answer.LinkName != in {
+				found = append(found, w.AnswerObstacle())
 			}
 		}
 	}

@@ -140,8 +140,12 @@ func (n *Node) lookAtRecord(v *view) (err error) {
 	if v.addresses, err = n.kernel.Addresses(); err != nil {
 		return err
 	}
-	v.attached = egress.Relocate(v.recorded, v.links)
-	v.attached, v.without = egress.Follow(v.attached, egress.Node{Links: v.links, Addresses: v.addresses})
+	vrfs, err := n.vrfRules(v.links)
+	if err != nil {
+		return err
+	}
+	now := egress.Node{Links: v.links, Addresses: v.addresses, VRFs: vrfs}
+	v.attached, v.without = egress.Follow(egress.Relocate(v.recorded, now), now)
 	v.owners = egress.Owners(v.attached)
 	v.want = egress.Needs(v.attached, v.mine)
 	if v.noRoutes {
