@@ -17,7 +17,7 @@ GO          ?= go
 
 LDFLAGS = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.commitDate=$(COMMIT_DATE)
 
-.PHONY: build tools commands runtime demo release image test test-release test-containerd guests test-kernels bench soak soak-host soak-k61 soak-k612 lint fuzz clean
+.PHONY: build tools commands runtime demo release image test test-release test-containerd test-race guests test-kernels bench soak soak-host soak-k61 soak-k612 lint fuzz clean
 
 build:
 	$(GO) build -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/egress-ip ./plugins/egress-ip
@@ -82,6 +82,13 @@ runtime:
 # The built binary under containerd, driven over CRI. A module of its own: what that takes is none of the plugin's.
 test-containerd: build tools commands runtime
 	$(GO) test -C integration/containerd -count 1 -timeout 9m ./...
+
+# The race detector on what has goroutines: packages, and the binary that watches. It needs a C compiler.
+test-race: tools commands
+	CGO_ENABLED=1 $(GO) test -race ./pkg/kernel ./pkg/lock ./pkg/watch
+	mkdir -p bin/race && cp $$(find bin -maxdepth 1 -type f) bin/race
+	CGO_ENABLED=1 $(GO) build -race -o bin/race/egress-ip ./plugins/egress-ip
+	GORACE=halt_on_error=1 EGRESS_IP_TEST_BIN=$(CURDIR)/bin/race $(GO) test ./integration -count 1 -run '^Test(WatchFlap|WatchCarrier|WatchOnlyOne|WatchdogIsFed|WatchEndsInOrder|InstallWatchKeeps|InstallWatchFights|LockHeld)$$'
 
 # What makes and runs guests.
 GUEST_COMMANDS = qemu-system-x86_64 qemu-system-aarch64 mmdebstrap depmod mke2fs xz

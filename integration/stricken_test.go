@@ -164,7 +164,7 @@ func (s *stricken) establish(t *testing.T) []lasting {
 // requireGoesOn: the server answers, to the address to which it has answered before.
 func (l lasting) requireGoesOn(t *testing.T) {
 	t.Helper()
-	require.NoError(t, l.SetDeadline(time.Now().Add(nettest.Within(5*time.Second))))
+	require.NoError(t, l.SetDeadline(time.Now().Add(nettest.Within(15*time.Second))))
 	_, err := l.Write([]byte("?"))
 	require.NoError(t, err, l.name)
 	answer := make([]byte, 64)

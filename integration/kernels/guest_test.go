@@ -93,7 +93,7 @@ var emulators = map[string]struct {
 	command []string
 	console string
 }{
-	"amd64": {[]string{"qemu-system-x86_64", "-M", "q35", "-cpu", "max,la57=off"}, "ttyS0"},
+	"amd64": {[]string{"qemu-system-x86_64", "-M", "q35", "-cpu", "Nehalem"}, "ttyS0"},
 	"arm64": {[]string{"qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72"}, "ttyAMA0"},
 }
 
@@ -105,7 +105,7 @@ func (k kernel) emulator(ctx context.Context, first, console string) *exec.Cmd {
 	args := append(slices.Clone(emulator.command[1:]),
 		"-accel", "tcg,thread=multi,tb-size=512", "-smp", "2", "-m", "3072", "-nodefaults", "-display", "none",
 		"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", filepath.Join(dir, "ram.cpio"),
-		"-append", "quiet panic=-1 mitigations=off nokaslr net.ifnames=0 systemd.show_status=0 console="+emulator.console+" guest="+first,
+		"-append", "quiet panic=-1 mitigations=off init_on_alloc=0 net.ifnames=0 systemd.show_status=0 console="+emulator.console+" guest="+first,
 		"-drive", "file="+filepath.Join(*machine, k.arch+".ext4")+",format=raw,if=virtio,snapshot=on,cache=unsafe",
 		"-virtfs", share+"src,path="+repository,
 		"-virtfs", share+"modules,path="+filepath.Join(dir, "lib/modules"),

@@ -43,7 +43,15 @@ var guests = []guest{
 		{name: "watcher", pkg: "integration", tests: "^TestGuestWatch$", limit: time.Minute},
 		{name: "vrf", pkg: "integration", tests: "^TestGuestVRF", limit: 2 * time.Minute},
 		{name: "demo", pkg: "integration/demo", program: true, limit: time.Minute},
+		{name: "routes", pkg: "integration", limit: 3 * time.Minute, tests: "^Test(Table|TableBypass|NextHopObjects|RefusingRoutes|SourceRoutes|ForeignTable|OneFamily|WithoutIPv6)$"},
+		{name: "packets", pkg: "integration", limit: 3 * time.Minute, tests: "^Test(Guard|FailClosed|SourceCheck|LatePackets|MarkOfLink|ReversePath|SrcValidMark|Conntrack|Probe|Inbound|PathMTUAtNode|Flush|FormerTable)$"},
+		{name: "memory", pkg: "integration", tests: "^TestGuestWatch$", limit: time.Minute},
+		{name: "disasters", pkg: "integration", limit: 3 * time.Minute, tests: "^Test(Resync|WatchHeals)$/^everything,_links_made_anew$"},
 	}}},
+	{systemd: true, boots: [][]group{
+		{{name: "systemd", pkg: "pkg/watch", tests: "^TestClaim$", limit: time.Minute}},
+		{{name: "rebooted", pkg: "pkg/names", limit: time.Minute}},
+	}},
 }
 
 // others is what kernels of other architectures run: what depends on the order of bytes and the size of numbers, and

@@ -15,6 +15,7 @@ type Packet struct {
 	Src, Dst         netip.Addr // ARP: the sender's and the target's protocol address
 	Protocol         uint8      // unix.IPPROTO_TCP, ..; behind IPv6 extension headers; 0 for ARP
 	SrcPort, DstPort uint16     // TCP, UDP; zero in later fragments
+	Reset            bool       // TCP: it refuses the connection
 	ICMPType         uint8      // ICMP and ICMPv6: see Protocol
 	Target           netip.Addr // ICMPv6 neighbour solicitation and advertisement
 }
@@ -28,8 +29,12 @@ func (p Packet) String() string {
 	case p.EtherType == unix.ETH_P_ARP:
 		return fmt.Sprintf("%s ARP %s > %s", direction, p.Src, p.Dst)
 	case p.Protocol == unix.IPPROTO_TCP || p.Protocol == unix.IPPROTO_UDP:
-		return fmt.Sprintf("%s %s > %s protocol %d", direction,
-			netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort), p.Protocol)
+		kind := ""
+		if p.Reset {
+			kind = " reset"
+		}
+		return fmt.Sprintf("%s %s > %s protocol %d%s", direction,
+			netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort), p.Protocol, kind)
 	}
 	return fmt.Sprintf("%s %s > %s protocol %d type %d target %s", direction, p.Src, p.Dst, p.Protocol, p.ICMPType, p.Target)
 }
@@ -97,6 +102,8 @@ func (p *Packet) parseTransport(b []byte) {
 		if len(b) >= 4 {
 			p.SrcPort, p.DstPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 		}
+		const flags, rst = 13, 4
+		p.Reset = p.Protocol == unix.IPPROTO_TCP && len(b) > flags && b[flags]&rst != 0
 	case unix.IPPROTO_ICMP:
 		if len(b) >= 1 {
 			p.ICMPType = b[0]

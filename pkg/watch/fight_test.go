@@ -27,7 +27,7 @@ func TestFight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fights := true
 		w := watching(t, 0, fighter(&fights))
-		later(100 * s)
+		w.later(100 * s)
 		gaps := w.gaps()
 		require.Len(t, gaps, tolerated+len(doubling))
 		for _, gap := range gaps[:tolerated] {
@@ -39,26 +39,26 @@ func TestFight(t *testing.T) {
 
 		// For what is none of it, the pause goes on; until there has been peace.
 		fights = false
-		later(longestPause)
+		w.later(longestPause)
 		before := len(w.calls)
 		w.event()
-		later(settle)
+		w.later(settle)
 		require.Len(t, w.calls, before)
-		later(longestPause)
+		w.later(longestPause)
 		require.Len(t, w.calls, before+1)
-		later(longestPause)
+		w.later(longestPause)
 		w.event()
-		later(settle)
+		w.later(settle)
 		require.Len(t, w.calls, before+2)
 		w.requireLines(t, 1, "nobody has undone it any more")
 		w.event()
-		later(settle)
+		w.later(settle)
 		require.Len(t, w.calls, before+3)
 
 		// The next one is a fight of its own.
 		fights = true
 		w.event()
-		later(time.Minute)
+		w.later(time.Minute)
 		w.requireLines(t, 2, "level=WARN")
 		w.end()
 	})
@@ -73,7 +73,7 @@ func TestManyChangesAreNoFight(t *testing.T) {
 		})
 		for range 600 {
 			w.event()
-			later(100 * time.Millisecond)
+			w.later(100 * time.Millisecond)
 		}
 		require.Len(t, w.calls, 601)
 		w.requireLines(t, 0, "level=WARN")
@@ -88,7 +88,7 @@ func TestRareRepetitionIsNoFight(t *testing.T) {
 		w := watching(t, 0, func(*watched, int) ([]string, error) { return []string{"added rule 6000"}, nil })
 		for range 600 {
 			w.event()
-			later(2 * s)
+			w.later(2 * s)
 		}
 		require.Len(t, w.calls, 601)
 		w.requireLines(t, 0, "level=WARN")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ type watched struct {
 	ended  chan struct{}
 	log    bytes.Buffer
 
+	turn   atomic.Int32    // tells the race detector that the loop runs after the test, by the clock
 	calls  []time.Duration // when resync was called, since the start
 	states []string        // what the manager was told
 }
@@ -42,10 +44,11 @@ func watchingEvery(t *testing.T, period, watchdog time.Duration, resync func(w *
 		period: period,
 		log:    slog.New(slog.NewTextHandler(&w.log, nil)),
 		manager: Manager{
-			Notify:   func(state string) { w.states = append(w.states, state) },
+			Notify:   func(state string) { w.turn.Load(); w.states = append(w.states, state) },
 			Watchdog: watchdog,
 		},
 		resync: func() ([]string, error) {
+			w.turn.Load()
 			w.calls = append(w.calls, time.Since(w.start))
 			return resync(w, len(w.calls)-1)
 		},
@@ -76,7 +79,8 @@ func (w *watched) end() {
 }
 
 // later lets time pass, to the point at which everything sleeps again.
-func later(d time.Duration) {
+func (w *watched) later(d time.Duration) {
+	w.turn.Add(1)
 	time.Sleep(d)
 	synctest.Wait()
 }
@@ -106,7 +110,7 @@ func TestIdleWithoutEvents(t *testing.T) {
 		w := watching(t, 0, nothing)
 		require.Equal(t, []time.Duration{0}, w.calls)
 		require.Equal(t, []string{daemon.SdNotifyReady}, w.states)
-		later(1000 * time.Hour)
+		w.later(1000 * time.Hour)
 		w.end()
 		require.Len(t, w.calls, 1)
 		require.Equal(t, []string{daemon.SdNotifyReady, daemon.SdNotifyStopping}, w.states)
@@ -119,7 +123,7 @@ func TestLooksWithoutEvents(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := watchingEvery(t, Period, 0, nothing)
-		later(1000 * Period)
+		w.later(1000 * Period)
 		require.InDelta(t, 1000, len(w.calls), 100)
 		different := map[time.Duration]bool{}
 		for _, gap := range w.gaps() {
@@ -129,7 +133,7 @@ func TestLooksWithoutEvents(t *testing.T) {
 		require.Greater(t, len(different), 100)
 		last := w.calls[len(w.calls)-1]
 		w.event()
-		later(settle)
+		w.later(settle)
 		require.Less(t, w.calls[len(w.calls)-1]-last, Period*6/5)
 		require.Equal(t, time.Since(w.start), w.calls[len(w.calls)-1])
 		w.end()
@@ -140,13 +144,13 @@ func TestBurstIsOneResync(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := watching(t, 0, nothing)
-		later(time.Minute)
+		w.later(time.Minute)
 		for range 20 {
 			w.event()
-			later(settle - time.Millisecond)
+			w.later(settle - time.Millisecond)
 		}
 		require.Len(t, w.calls, 1)
-		later(time.Minute)
+		w.later(time.Minute)
 		require.Equal(t, []time.Duration{0, time.Minute + 19*(settle-time.Millisecond) + settle}, w.calls)
 		w.end()
 	})
@@ -158,7 +162,7 @@ func TestEndlessStorm(t *testing.T) {
 		w := watching(t, 0, nothing)
 		for range 700 {
 			w.event()
-			later(10 * time.Millisecond)
+			w.later(10 * time.Millisecond)
 		}
 		require.Len(t, w.calls, 4)
 		require.Equal(t, longest, w.calls[1])
@@ -180,7 +184,7 @@ func TestEventDuringResync(t *testing.T) {
 			}
 			return nil, nil
 		})
-		later(time.Minute)
+		w.later(time.Minute)
 		require.Equal(t, []time.Duration{0, s + settle}, w.calls)
 		w.end()
 	})
@@ -196,7 +200,7 @@ func TestOwnWritesAreLookedAtOnce(t *testing.T) {
 			w.event()
 			return []string{"a", "b", "c", "d"}, nil
 		})
-		later(time.Hour)
+		w.later(time.Hour)
 		require.Len(t, w.calls, 2)
 		w.requireLines(t, 1, `changes=4 first="[a b c]"`)
 		w.end()
@@ -216,25 +220,25 @@ func TestErrorIsTriedAgain(t *testing.T) {
 			}
 			return []string{"added one"}, errors.New("no such luck")
 		})
-		later(95 * s)
+		w.later(95 * s)
 		require.Equal(t, doubling, w.gaps())
 		w.requireLines(t, len(w.calls), `level=ERROR msg="could not put right what is not as it is to be" error="no such luck"`)
 		w.requireLines(t, len(w.calls), `first="[added one]"`)
 		require.Empty(t, w.states)
 
 		fails = false
-		later(longestPause)
+		w.later(longestPause)
 		before := len(w.calls)
 		require.Equal(t, []string{daemon.SdNotifyReady}, w.states)
-		later(time.Hour)
+		w.later(time.Hour)
 		w.event()
-		later(settle)
+		w.later(settle)
 		require.Len(t, w.calls, before+1)
 
 		// The next error is the first again; that is all there is to hear.
 		fails = true
 		w.event()
-		later(settle + s)
+		w.later(settle + s)
 		require.Equal(t, []time.Duration{settle, s}, w.gaps()[len(w.gaps())-2:])
 		require.Equal(t, []string{daemon.SdNotifyReady}, w.states)
 		w.end()
@@ -278,15 +282,15 @@ func TestWatchdog(t *testing.T) {
 			}
 			return nil, nil
 		})
-		later(60 * s)
+		w.later(60 * s)
 		alive := func() int { return strings.Count(strings.Join(w.states, "\n"), daemon.SdNotifyWatchdog) }
 		require.Equal(t, 12, alive())
 		hangs = true
 		w.event()
-		later(30 * time.Minute)
+		w.later(30 * time.Minute)
 		require.Equal(t, 12, alive())
 		hangs = false
-		later(30*time.Minute + 10*s)
+		w.later(30*time.Minute + 10*s)
 		require.Greater(t, alive(), 12)
 		w.end()
 	})
