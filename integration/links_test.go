@@ -70,7 +70,13 @@ func TestLinkKinds(t *testing.T) {
 	t.Parallel()
 	const vxlan = "link add vx0 type vxlan id 42 dstport 4789 "
 	testLinkKinds(t, map[string]linkKind{
-		"bridge":                bridgeLink(),
+		"bridge": bridgeLink(),
+		"port of a bridge for a while": {
+			name: "port1", far: "port1",
+			prepare: onNode("link add br7 up type bridge"),
+			create:  onNode("link add port1 up type veth peer name port1 netns ROUTER"),
+			down:    onNode("link set port1 master br7"), up: onNode("link set port1 nomaster"),
+		},
 		"macvlan, bridge mode":  on("type macvlan mode bridge"),
 		"macvlan, private mode": on("type macvlan mode private"),
 		"macvlan, passthru":     on("type macvlan mode passthru"),

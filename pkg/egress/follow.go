@@ -57,7 +57,7 @@ func Follow(attachments []Attachment, node Node) (followed []Attachment, without
 		followed[i].Flows = slices.Clone(a.Flows)
 		for j, f := range a.Flows {
 			link, ok := node.link(f.Index)
-			if !ok || !link.Up || !link.Carrier || node.has(f.HostAddress()) {
+			if !ok || !link.Carries() || node.has(f.HostAddress()) {
 				continue
 			}
 			own, ok := node.own(f.Index, f.Family(), ours)

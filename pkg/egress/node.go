@@ -39,6 +39,9 @@ type Link struct {
 // InVRF reports whether the link is a VRF's slave.
 func (l Link) InVRF() bool { return l.Table != 0 && l.Table != MainTable }
 
+// Carries reports whether pods can leave by the link now. While they cannot, their packets are refused.
+func (l Link) Carries() bool { return l.Up && l.Carrier && l.Unfit == "" }
+
 // LinkAddress is an address that stands on a link.
 type LinkAddress struct {
 	Index int // of the link

@@ -259,6 +259,8 @@ func (w Way) linkCause() (c cause, is bool) {
 		return cause{fmt.Sprintf("the link %s is down", w.Flow.Link), fmt.Sprintf("bring it up (`ip link set %s up`), then %s", w.Flow.Link, resync)}, true
 	case !w.Link.Carrier:
 		return cause{fmt.Sprintf("the link %s has no carrier", w.Flow.Link), "check its other end, then " + resync}, true
+	case w.Link.Unfit != "":
+		return cause{fmt.Sprintf("the link %s cannot carry egress: %s", w.Flow.Link, w.Link.Unfit), "or undo that, then " + resync}, true
 	}
 	return cause{}, false
 }

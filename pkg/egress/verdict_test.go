@@ -126,7 +126,8 @@ func TestVerdict(t *testing.T) {
 			[]string{"the link enp7s0 is down", "ip link set enp7s0 up", "then run `egress-ip resync`"}},
 		"link gone": {func(w *egress.Way) { w.Link = egress.Link{}; refused(w, egress.RefusedUnreachable, egress.Unreachable) }, !right,
 			[]string{"the link enp7s0 (ifindex 134) is not there any more", "delete the pod"}},
-		"no carrier": {func(w *egress.Way) { w.Link.Carrier = false }, !right, []string{"the link enp7s0 has no carrier", "other end"}},
+		"no carrier":       {func(w *egress.Way) { w.Link.Carrier = false }, !right, []string{"the link enp7s0 has no carrier", "other end"}},
+		"port of a bridge": {func(w *egress.Way) { w.Link.Unfit = "it is a port of br0" }, !right, []string{"the link enp7s0 cannot carry egress: it is a port of br0"}},
 		"a route elsewhere": {func(w *egress.Way) {
 			w.Steps[0].Route, w.Steps[0].Link = route("default", eth0, "192.0.2.1", table(1134)), "eth0"
 			w.Answer = egress.Answer{Route: route("203.0.113.80/32", eth0, "192.0.2.1", table(1134)), LinkName: "eth0"}

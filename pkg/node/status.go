@@ -195,6 +195,8 @@ func (v *view) linkStatus(name string, missing missingOf) status.Link {
 		s.State = status.LinkDown
 	case !l.Carrier:
 		s.State = status.LinkNoCarrier
+	case l.Unfit != "":
+		s.State = status.LinkUnfit
 	}
 	var tables []uint32
 	for i, a := range v.attached {

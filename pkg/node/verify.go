@@ -54,7 +54,7 @@ func (n *Node) obstacles(a egress.Attachment) (obstacles, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(links) == 0 || !links[0].Up || !links[0].Carrier {
+		if len(links) == 0 || !links[0].Carries() {
 			continue // its packets are refused
 		}
 		in, known, err := n.kernel.LinkTo(f.Pod)

@@ -174,7 +174,7 @@ func (v *view) link(name string) (egress.Link, bool) {
 	if i < 0 {
 		return egress.Link{Name: name}, false
 	}
-	return v.links[i], v.links[i].Up && v.links[i].Carrier
+	return v.links[i], v.links[i].Carries()
 }
 
 // lookAtTables finds what each link's table is to be, from what main has now.

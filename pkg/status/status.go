@@ -41,6 +41,7 @@ const (
 	LinkUp        LinkState = "up"
 	LinkNoCarrier LinkState = "no carrier" // administratively up, but it cannot send
 	LinkDown      LinkState = "down"       // administratively
+	LinkUnfit     LinkState = "unfit"      // nothing could leave by it, or no answer arrive: it has become a port of a bridge, say
 	LinkAbsent    LinkState = "absent"     // no link has the recorded ifindex
 )
 
