@@ -60,8 +60,9 @@ func (r *reigns) at(moment int64) (reign, bool) {
 	return reign{}, false
 }
 
-// mostWrong is how many wrong packets are described, of each disturbance the first ones.
-const mostWrong = 40
+// mostWrong is how many wrong packets are described, of each disturbance the first ones, and mostTold how many with
+// what was done around them.
+const mostWrong, mostTold = 500, 5
 
 func (d *diary) write(format string, args ...any) {
 	d.mu.Lock()
@@ -92,7 +93,7 @@ func (d *diary) tell() string {
 	var b []byte
 	for i, w := range d.wrong {
 		b = fmt.Appendf(b, "\nwrong packet %d: %s; around it:\n", i+1, w)
-		if i >= 5 {
+		if i >= mostTold {
 			continue
 		}
 		for _, line := range d.lines {

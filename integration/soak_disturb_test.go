@@ -177,11 +177,13 @@ func upgrade(t *testing.T, s *soak, r *rand.Rand) {
 	s.diary.write("now the former version, after a resync with exit status %d", exit)
 	s.watcher = startWatcher(t, s.Node)
 	s.wait(r, time.Second)
+	s.stopWatcher(t)
+	s.calls.Lock() // what the former version writes last is not this one's
 	s.use(t, "egress-ip")
 	s.diary.write("now this version")
-	s.stopWatcher(t)
 	s.watcher = startWatcher(t, s.Node)
 	s.world.reigns.end()
+	s.calls.Unlock()
 }
 
 // formerBinary is commit 04f183a's.

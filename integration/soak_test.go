@@ -108,8 +108,9 @@ func newSoak(t *testing.T, system soakSystem) *soak {
 	t.Helper()
 	return &soak{
 		cluster: newNode(t), system: system, attached: map[*flooder]bool{},
-		pace:     time.Duration(float64(time.Second) * float64(streamsOfPod**soakPods) / float64(*soakRate)),
-		patience: 5 * time.Second * time.Duration(soakSlow), callTime: 25 * time.Millisecond * time.Duration(soakSlow),
+		pace: time.Duration(float64(time.Second) * float64(streamsOfPod**soakPods) / float64(*soakRate)),
+		// When the watcher thinks that somebody fights it, it looks every 30 s.
+		patience: 40 * time.Second * time.Duration(soakSlow), callTime: 25 * time.Millisecond * time.Duration(soakSlow),
 	}
 }
 
