@@ -135,11 +135,7 @@ func disturbances() []*disturbance {
 			s.Router.AddAddress(t, nettest.RouterSecondLink, nettest.SecondGatewayIPv6+"/64")
 			s.Node.WaitUsable(t, nettest.SecondLink)
 		}},
-		{name: "link renamed and back", do: func(t *testing.T, s *soak, r *rand.Rand) {
-			s.command(t, "ip", "link", "set", "enp7s0", "name", "wan0")
-			s.wait(r, 300*time.Millisecond)
-			s.command(t, "ip", "link", "set", "wan0", "name", "enp7s0")
-		}},
+		{name: "link renamed and back", do: rename},
 		{name: "watcher killed and started again", ours: true, do: restartWatcher},
 		deleting(&disturbance{name: "nft flush ruleset while no watcher runs", ours: true, do: func(t *testing.T, s *soak, r *rand.Rand) {
 			s.stopWatcher(t)
@@ -150,6 +146,18 @@ func disturbances() []*disturbance {
 		}}),
 		{name: "another version and back", ours: true, do: upgrade},
 	}
+}
+
+// rename renames the link and back, while it is up, or where the kernel does not allow that (before 6.2) while it is down.
+func rename(t *testing.T, s *soak, r *rand.Rand) {
+	_, err := s.input("", "ip", "link", "set", "enp7s0", "name", "wan0")
+	if err != nil {
+		second.down(t, s.cluster)
+		defer second.up(t, s.cluster)
+		s.command(t, "ip", "link", "set", "enp7s0", "name", "wan0")
+	}
+	s.wait(r, 300*time.Millisecond)
+	s.command(t, "ip", "link", "set", "wan0", "name", "enp7s0")
 }
 
 func restartWatcher(t *testing.T, s *soak, r *rand.Rand) {

@@ -211,7 +211,10 @@ func (f *flooder) spray(ctx context.Context, pace time.Duration) error {
 			return err
 		}
 		next := pace
-		if load.judged && since < hurry {
+		switch {
+		case !load.judged:
+			next *= 4 // ADD has to get on, too
+		case since < hurry:
 			since++
 			next /= 8
 		}
