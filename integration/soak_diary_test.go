@@ -26,8 +26,9 @@ type diaryLine struct {
 
 // reign is a time in which packets are not egress-ip's to answer for, but told apart.
 type reign struct {
-	begin, end int64 // end 0: it goes on
-	former     bool  // the former version is in charge; else somebody has deleted the nftables table
+	begin, end int64  // end 0: it goes on
+	former     bool   // the former version is in charge; else somebody has deleted the nftables table
+	held       string // the watcher's table then
 }
 
 // reigns are those so far.
@@ -36,10 +37,11 @@ type reigns struct {
 	all []reign
 }
 
-func (r *reigns) begin(former bool) {
+func (r *reigns) begin(one reign) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.all = append(r.all, reign{begin: now(), former: former})
+	one.begin = now()
+	r.all = append(r.all, one)
 }
 
 func (r *reigns) end() {

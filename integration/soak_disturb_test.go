@@ -25,9 +25,10 @@ import (
 
 // disturbance is something that happens to the node, and is over when do returns.
 type disturbance struct {
-	name string
-	ours bool // there is nothing of the kind with other systems
-	do   func(t *testing.T, s *soak, r *rand.Rand)
+	name    string
+	ours    bool // there is nothing of the kind with other systems
+	watched bool // the watcher runs all the while
+	do      func(t *testing.T, s *soak, r *rand.Rand)
 
 	count    int
 	healed   []time.Duration // how long after its end the last packet was refused
@@ -38,7 +39,7 @@ type disturbance struct {
 
 // shell is a disturbance by commands on the node; TABLE is the number of the link's table.
 func shell(name, script string) *disturbance {
-	return &disturbance{name: name, do: func(t *testing.T, s *soak, _ *rand.Rand) {
+	return &disturbance{name: name, watched: true, do: func(t *testing.T, s *soak, _ *rand.Rand) {
 		_, _ = s.input("", "sh", "-c", fmt.Sprintf("TABLE=%d\n%s", s.table, script)) // what it is to delete may be gone
 	}}
 }
@@ -54,7 +55,8 @@ func (d *disturbance) and(later func(t *testing.T, s *soak, r *rand.Rand)) *dist
 	return d
 }
 
-// deleting is a disturbance that deletes the table inet egress_ip, which is there again some time later.
+// deleting is a disturbance that deletes the table inet egress_ip, which is there again some time later. Meanwhile the watcher's
+// own table holds the pods that it knows, as long as the watcher runs.
 func deleting(d *disturbance) *disturbance {
 	first := d.do
 	d.do = func(t *testing.T, s *soak, r *rand.Rand) {
@@ -62,7 +64,11 @@ func deleting(d *disturbance) *disturbance {
 			first(t, s, r)
 			return
 		}
-		s.world.reigns.begin(false)
+		held := ""
+		if d.watched {
+			held, _ = s.input("", "nft", "list", "table", "inet", "egress_ip_held") // there may be no annotated pod
+		}
+		s.world.reigns.begin(reign{held: held})
 		s.settle()
 		var waiting sync.WaitGroup
 		waiting.Go(func() { s.awaitTable(t) })
@@ -176,7 +182,7 @@ func (s *soak) stopWatcher(t *testing.T) {
 func upgrade(t *testing.T, s *soak, r *rand.Rand) {
 	s.stopWatcher(t)
 	s.calls.Lock() // until none of this version is under way
-	s.world.reigns.begin(true)
+	s.world.reigns.begin(reign{former: true})
 	s.settle()
 	s.use(t, formerBinary)
 	_, _ = s.input("", "nft", "delete", "table", "inet", "egress_ip") // there may be no annotated pod

@@ -107,7 +107,7 @@ func printSoak(w io.Writer, results []soakResult) {
 		if i > 0 {
 			continue
 		}
-		fmt.Fprintf(w, "Beside these, %s packets left by their link with the pod's own address while the table inet egress_ip was deleted, and %s wrongly while commit 04f183a was in charge.\n",
+		fmt.Fprintf(w, "Beside these, %s packets of pods that no watcher knew left by their link with another address while the table inet egress_ip was deleted, and %s wrongly while commit 04f183a was in charge.\n",
 			grouped(r.bare), grouped(r.former))
 		fmt.Fprint(w, "\n| disturbance | times | wrong | while the table was deleted | heal, ms: median · max |\n| --- | ---: | ---: | ---: | ---: |\n")
 		for _, d := range r.disturbances {
