@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,7 +87,19 @@ func TestReadsAreConsistent(t *testing.T) {
 		require.NoError(t, k.Classify(c, false))
 		want := len(c.PodElements()) + len(c.SharedElements())
 
+		read := func() {
+			reader := Open() // each has a deadline for all that it reads
+			defer reader.Close()
+			have, err := reader.Classification(c.Chains())
+			require.NoError(t, err)
+			require.Len(t, have.Elements, want)
+			require.Len(t, have.Chains, len(c.Chains()))
+		}
+		began := time.Now()
+		read()
+		pause := 2 * time.Since(began) // for most attempts to read not to be disturbed
 		stop := make(chan struct{})
+		var writes atomic.Int32
 		var writing sync.WaitGroup
 		defer func() { close(stop); writing.Wait() }()
 		writing.Go(func() {
@@ -95,23 +108,19 @@ func TestReadsAreConsistent(t *testing.T) {
 					select {
 					case <-stop:
 						return
-					case <-time.After(nettest.Within(30 * time.Millisecond)):
+					case <-time.After(pause):
 					}
 					if present {
 						write((*nftables.Conn).DelChain, 0, changing)
 					} else {
 						write(add, 0, changing)
 					}
+					writes.Add(1)
 				}
 			})
 		})
-		for range 20 {
-			reader := Open() // each has a deadline for all that it reads
-			have, err := reader.Classification(c.Chains())
-			reader.Close()
-			require.NoError(t, err)
-			require.Len(t, have.Elements, want)
-			require.Len(t, have.Chains, len(c.Chains()))
+		for began := time.Now(); writes.Load() < 60 && time.Since(began) < 10*time.Second; {
+			read()
 		}
 	})
 }
