@@ -34,11 +34,19 @@ func nft(lines ...string) func(*testing.T, *cluster) {
 // masquerade is what the main plugin or kube-proxy puts back.
 func masquerade(t *testing.T, c *cluster) { c.masquerade(t) }
 
+// loadTable loads the table as nft lists it, as somebody does who has saved it.
+func loadTable(t *testing.T, c *cluster) {
+	file := filepath.Join(t.TempDir(), "nftables.conf")
+	require.NoError(t, os.WriteFile(file, []byte("delete table inet egress_ip\n"+c.command(t, "nft", "list", "table", "inet", "egress_ip")), 0o600))
+	c.command(t, "nft", "-f", file)
+}
+
 // nftDisasters are those of nftables. A pod's packets that are classified wrong leave
 // by the primary link; those that are not classified at all go by its source rule.
 func nftDisasters() []disaster {
 	const add, del = "add element inet egress_ip ", "delete element inet egress_ip "
 	return []disaster{
+		{name: "table loaded again", do: loadTable},
 		{name: "ruleset flushed", wide: true, do: nft("flush ruleset"), daemon: masquerade},
 		{name: "ruleset flushed, no cluster networks configured", wide: true, do: nft("flush ruleset"), daemon: masquerade, config: derived},
 		{

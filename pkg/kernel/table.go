@@ -80,12 +80,17 @@ func (k *Kernel) classification(want []egress.Chain) (c Classified, err error) {
 	return c, nil
 }
 
-// isFormer reports whether a set is one of ours as another version has made it.
+// isFormer reports whether a set is one of ours as another version has made it, or nft, which has loaded
+// a listing: it gives sets of concatenations without intervals other flags.
 func isFormer(s *nftables.Set) bool {
-	return isOurName(s.Name) && (isFormerSet(s.Name) || s.KeyType.Bytes != setNamed(s.Name).KeyType.Bytes)
+	if !isOurName(s.Name) || isFormerSet(s.Name) {
+		return isOurName(s.Name)
+	}
+	want := setNamed(s.Name)
+	return s.KeyType.Bytes != want.KeyType.Bytes || s.Concatenation != want.Concatenation
 }
 
-// IsFormer reports whether another version has made the table inet egress_ip.
+// IsFormer reports whether another version, or nft out of a listing, has made the table inet egress_ip.
 func (k *Kernel) IsFormer() (bool, error) {
 	s, err := k.nft.GetSetByName(egressTable, egress.IPv4.SNAT())
 	if errors.Is(err, unix.ENOENT) {

@@ -3,7 +3,7 @@ package node
 import "log/slog"
 
 // lockToChange is lock for calls that change what pods have. A table inet egress_ip that
-// another version has made is replaced first: its parts cannot be changed one by one.
+// another version, or nft, has made is replaced first: its parts cannot be changed one by one.
 func (n *Node) lockToChange() error {
 	if err := n.lock(); err != nil {
 		return err
@@ -16,6 +16,6 @@ func (n *Node) lockToChange() error {
 	if err != nil {
 		return err
 	}
-	slog.Info("the table inet egress_ip of another version is replaced")
+	slog.Info("the table inet egress_ip is replaced: another version, or nft, has made it")
 	return n.repair(v)
 }
