@@ -47,6 +47,9 @@ var guests = []guest{
 		{name: "packets", pkg: "integration", limit: 5 * time.Minute, tests: "^Test(Guard|FailClosed|SourceCheck|LatePackets|MarkOfLink|ReversePath|SrcValidMark|Conntrack|Probe|Inbound|PathMTUAtNode|Flush|FormerTable)$"},
 		{name: "disasters", pkg: "integration", limit: 5 * time.Minute, tests: "^Test(Resync|WatchHeals)$/^everything,_links_made_anew$"},
 	}}},
+	{systemd: true, boots: [][]group{{
+		{name: "managers", pkg: "integration", tests: "^TestGuestManagers$", limit: 5 * time.Minute},
+	}}},
 }
 
 // others is what kernels of other architectures run: what depends on the order of bytes and the size of numbers, and

@@ -113,6 +113,11 @@ func (g group) result(t *testing.T, tests results, parent, name string) {
 			g.result(t, tests, name, child)
 		}
 		t.Logf("in the guest:\n%s", &r.output)
+		for line := range strings.Lines(r.output.String()) {
+			if strings.HasPrefix(line, "| ") { // a figure that is worth knowing though the test passes
+				fmt.Print(line)
+			}
+		}
 		switch why, known := g.skips[name]; {
 		case r.action == "skip" && known:
 			fmt.Printf("%s skips: %s\n", name, why)

@@ -1,9 +1,11 @@
 package nettest
 
 import (
+	"encoding/binary"
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,6 +40,9 @@ func (n *Namespace) Capture(t T, link string) *Capture {
 		err = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, captureBuffer)
 	}
 	if err == nil {
+		err = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1)
+	}
+	if err == nil {
 		err = unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: swap(unix.ETH_P_ALL), Ifindex: index})
 	}
 	if err != nil {
@@ -47,7 +52,10 @@ func (n *Namespace) Capture(t T, link string) *Capture {
 }
 
 // Packets that passed so far, in the order in which they did.
-func (c *Capture) Packets() []Packet {
+func (c *Capture) Packets() []Packet { return c.PacketsFrom(0) }
+
+// PacketsFrom is Packets without the first so many.
+func (c *Capture) PacketsFrom(first int) []Packet {
 	c.t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,7 +63,7 @@ func (c *Capture) Packets() []Packet {
 	if c.lost > 0 {
 		c.t.Fatalf("capture: %d packets lost; look more often", c.lost)
 	}
-	return slices.Clone(c.packets)
+	return slices.Clone(c.packets[first:])
 }
 
 // Count is the number of packets so far that match.
@@ -99,9 +107,9 @@ func (c *Capture) drain() {
 	if c.fd < 0 {
 		return
 	}
-	head := make([]byte, 256) // headers only; the rest is cut off
+	head, control := make([]byte, 256), make([]byte, 64) // headers only; the rest is cut off
 	for {
-		length, from, err := unix.Recvfrom(c.fd, head, 0)
+		length, controlLength, _, from, err := unix.Recvmsg(c.fd, head, control, 0)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			statistics, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
@@ -118,7 +126,22 @@ func (c *Capture) drain() {
 		link := from.(*unix.SockaddrLinklayer)
 		if p, ok := parsePacket(swap(link.Protocol), head[:length]); ok {
 			p.Outgoing = link.Pkttype == unix.PACKET_OUTGOING
+			p.Time = timestamp(control[:controlLength])
 			c.packets = append(c.packets, p)
 		}
 	}
+}
+
+// timestamp is when the kernel saw the packet. The message has two 64-bit numbers on every architecture.
+func timestamp(control []byte) time.Time {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return time.Time{}
+	}
+	for _, m := range messages {
+		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_TIMESTAMPNS_NEW && len(m.Data) >= 16 {
+			return time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+		}
+	}
+	return time.Time{}
 }

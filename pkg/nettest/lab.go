@@ -79,12 +79,23 @@ type uplink struct {
 // NewLab builds a lab that stands until Cleanup.
 func NewLab(t T, opts LabOptions) *Lab {
 	t.Helper()
-	l := &Lab{Node: New(t, "node"), Router: New(t, "router"), Server: New(t, "server")}
+	l := newLab(t, New(t, "node"), uplinks(opts))
+	for _, u := range uplinks(opts) {
+		l.configure(t, u)
+	}
+	return l
+}
+
+// newLab builds a lab around the node, whose uplinks have no addresses and no routes.
+func newLab(t T, node *Namespace, uplinks []uplink) *Lab {
+	t.Helper()
+	l := &Lab{Node: node, Router: New(t, "router"), Server: New(t, "server")}
 	l.Node.Forward(t)
 	l.Router.Forward(t)
-
-	for _, u := range uplinks(opts) {
-		l.attach(t, u)
+	for _, u := range uplinks {
+		Connect(t, l.Node, u.node, l.Router, u.router)
+		l.Router.AddAddress(t, u.router, u.gateway4+"/24")
+		l.Router.AddAddress(t, u.router, u.gateway6+"/64")
 	}
 	Connect(t, l.Server, "eth0", l.Router, RouterServersLink)
 	l.Router.AddAddress(t, RouterServersLink, ServerGatewayIPv4+"/24")
@@ -111,11 +122,9 @@ func uplinks(opts LabOptions) []uplink {
 	return []uplink{primary, second, third}
 }
 
-func (l *Lab) attach(t T, u uplink) {
+// configure gives the node's end of an uplink its addresses and routes.
+func (l *Lab) configure(t T, u uplink) {
 	t.Helper()
-	Connect(t, l.Node, u.node, l.Router, u.router)
-	l.Router.AddAddress(t, u.router, u.gateway4+"/24")
-	l.Router.AddAddress(t, u.router, u.gateway6+"/64")
 	l.Node.AddAddress(t, u.node, u.ipv4+"/24")
 	l.Node.AddAddress(t, u.node, u.ipv6+"/64")
 	if u.metric4 == 0 {

@@ -35,6 +35,7 @@ func TestLabForwards(t *testing.T) {
 func TestCaptureSeesBothDirections(t *testing.T) {
 	t.Parallel()
 	lab := NewLab(t, LabOptions{})
+	began := time.Now()
 	primary := lab.Router.Capture(t, RouterPrimaryLink)
 	second := lab.Router.Capture(t, RouterSecondLink)
 	isServers := func(p Packet) bool { return p.SrcPort == WhoAmIPort || p.DstPort == WhoAmIPort }
@@ -67,6 +68,15 @@ func TestCaptureSeesBothDirections(t *testing.T) {
 	before := len(primary.Packets())
 	requireAnswer(t, lab.Node, "tcp", "", ServerAskIPv6, PrimaryIPv6)
 	require.Len(t, primary.Packets(), before)
+	require.Len(t, primary.PacketsFrom(2), before-2)
+	for _, p := range primary.Packets() {
+		require.WithinRange(t, p.Time, began, time.Now())
+	}
+
+	resets := lab.Router.Capture(t, RouterPrimaryLink)
+	_, err := lab.Node.Ask("tcp", ServerIPv4+":9") // nobody listens there
+	require.Error(t, err)
+	require.Equal(t, 1, resets.Count(func(p Packet) bool { return p.Reset }), "%v", resets.Packets())
 }
 
 func TestCaptureOutlivesLinkDown(t *testing.T) {

@@ -4,12 +4,14 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Packet is what a Capture keeps of a packet. Ports and types that its protocol does not have are zero.
 type Packet struct {
+	Time             time.Time  // when it passed, by the clock on the wall
 	Outgoing         bool       // sent by the link, not received on it
 	EtherType        uint16     // unix.ETH_P_IP, ETH_P_IPV6 or ETH_P_ARP
 	Src, Dst         netip.Addr // ARP: the sender's and the target's protocol address
