@@ -91,6 +91,16 @@ func TestClassification(t *testing.T) {
 	chain output {
 		type route hook output priority mangle; policy accept;
 		ct state related jump related
+		meta mark & 0x0f000000 == 0x00000000 accept
+		ip saddr vmap @out4
+		ip6 saddr vmap @out6
+	}
+`, `
+	chain input {
+		type filter hook input priority filter; policy accept;
+		meta mark & 0x0f000000 == 0x0f000000 accept
+		meta mark & 0x0f000000 == 0x00000000 accept
+		meta mark set meta mark | 0x0f000000
 	}
 `, `
 	chain related {
@@ -100,8 +110,8 @@ func TestClassification(t *testing.T) {
 `, `
 	chain out_%[1]d {
 		ct direction reply goto inbound
-		ip daddr @cluster4 goto others
-		ip6 daddr @cluster6 goto others
+		ip daddr @cluster4 goto inside
+		ip6 daddr @cluster6 goto inside
 		ct original ip saddr . iif @pods4 meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
 		ct original ip6 saddr . iif @pods6 meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
 		ct state invalid,untracked meta mark set meta mark & 0xf1ffffff | 0x01000000 accept
@@ -124,7 +134,15 @@ func TestClassification(t *testing.T) {
 		goto others
 	}
 `, `
+	chain inside {
+		iif 0 goto others
+		ct original ip saddr . iif != @pods4 goto forged
+		ct original ip6 saddr . iif != @pods6 goto forged
+		goto others
+	}
+`, `
 	chain forged {
+		iif 0 fib saddr type local goto others
 		iif "lo" goto others
 		update @forged4 { ip saddr . iif counter }
 		update @forged6 { ip6 saddr . iif counter }

@@ -122,7 +122,7 @@ func (a Attachment) foreignMarks() uint32 { return ^(0xc000 | a.MaskedMarks) }
 
 // Chains returns the chains that the classes need, each before those that go to it.
 func (c Classes) Chains() []Chain {
-	chains := []Chain{{Name: Others, Mark: c.Mask, Mask: c.Mask}, {Name: Inbound}, {Name: Forged}, {Name: Dropped}, {Name: Related}}
+	chains := []Chain{{Name: Others, Mark: c.Mask, Mask: c.Mask}, {Name: Inbound}, {Name: Forged}, {Name: Dropped}, {Name: Related}, {Name: Inside}}
 	links, outs := map[int]bool{}, map[string]bool{}
 	for _, p := range c.Pods {
 		if !links[p.Index] {
@@ -142,7 +142,7 @@ func (c Classes) Chains() []Chain {
 	}
 	// What drops comes before what lets packets get so far.
 	return append(chains, Chain{Name: Unmarked}, Chain{Name: Exit, Mask: c.Mask}, Chain{Name: Prerouting, Mask: c.Foreign},
-		Chain{Name: Output}, Chain{Name: Postrouting, Mask: c.Mask})
+		Chain{Name: Input, Mask: c.Mask}, Chain{Name: Output, Mask: c.Mask}, Chain{Name: Postrouting, Mask: c.Mask})
 }
 
 // clusterSet returns the name of the set with the destinations that never leave by a link.

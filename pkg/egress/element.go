@@ -10,7 +10,7 @@ import (
 
 // Chain is a chain of the table inet egress_ip. Those that set a mark set Mark
 // within Mask; of Prerouting Mask is the bits in which somebody else's mark shows, of
-// Exit and Postrouting those that are egress-ip's; the others have neither.
+// the other hooked ones those that are egress-ip's; the others have neither.
 type Chain struct {
 	Name               string
 	Mark, Mask         uint32
@@ -20,11 +20,13 @@ type Chain struct {
 // The chains that all links share.
 const (
 	Prerouting  = "prerouting"
+	Input       = "input"
 	Output      = "output"
 	Postrouting = "postrouting"
 	Exit        = "exit"
 	Others      = "others"
 	Inbound     = "inbound"
+	Inside      = "inside"
 	Forged      = "forged"
 	Unmarked    = "unmarked"
 	Dropped     = "dropped"
@@ -91,7 +93,7 @@ func (c Chain) String() string { return "chain " + c.Name + " of table inet egre
 // Hooked reports whether packets come to the chain from the kernel, not from
 // another chain.
 func (c Chain) Hooked() bool {
-	return c.Name == Prerouting || c.Name == Output || c.Name == Postrouting || c.Name == Exit
+	return slices.Contains([]string{Prerouting, Input, Output, Postrouting, Exit}, c.Name)
 }
 
 // The maps and sets of an address family in the table inet egress_ip.

@@ -105,10 +105,11 @@ func TestClasses(t *testing.T) {
 		return c
 	}
 	require.Equal(t, []egress.Chain{
-		{Name: "others", Mark: 0x0f000000, Mask: 0x0f000000}, {Name: "inbound"}, {Name: "forged"}, {Name: "dropped"}, {Name: "related"},
+		{Name: "others", Mark: 0x0f000000, Mask: 0x0f000000}, {Name: "inbound"}, {Name: "forged"}, {Name: "dropped"}, {Name: "related"}, {Name: "inside"},
 		link("mark_134"), link("back_134"), asking("exit_134", "cluster4", "cluster6"),
 		asking("out_134", "cluster4", "cluster6"), asking("bridged_134", "cluster4", "cluster6"),
-		{Name: "unmarked"}, {Name: "exit", Mask: 0x0f000000}, {Name: "prerouting"}, {Name: "output"}, {Name: "postrouting", Mask: 0x0f000000},
+		{Name: "unmarked"}, {Name: "exit", Mask: 0x0f000000}, {Name: "prerouting"},
+		{Name: "input", Mask: 0x0f000000}, {Name: "output", Mask: 0x0f000000}, {Name: "postrouting", Mask: 0x0f000000},
 	}, c.Chains())
 	require.Equal(t, []egress.Element{
 		{Set: "cluster4", Net: prefix("10.244.0.0/16")}, {Set: "cluster6", Net: prefix("fd00:10:244::/56")},

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 )
 
@@ -10,7 +11,8 @@ import (
 type Way struct {
 	Attachment
 	Flow        Flow // zero: the pod has no egress in the destination's family
-	Packet      Packet
+	Service     Service
+	Packet      Packet // to the Service's backend, if there is one
 	Marking     Marking
 	NodeRules   []PolicyRule // all that the node has, in the kernel's order
 	Steps       []Step       // those that the packet meets, to the one that decides
@@ -18,6 +20,13 @@ type Way struct {
 	Translation Translation // by the link of the answer
 	Link        Link        // the flow's; zero: it is not there
 	Stands      bool        // the egress address is on the link
+}
+
+// Service is one of IPVS, which translates its address to that of a backend: the packet's
+// destination. The zero Service is none.
+type Service struct {
+	Address           netip.Addr
+	Backend, Backends int // which of how many the packet is for, from 1
 }
 
 // HasEgress reports whether the pod has egress in the destination's family.

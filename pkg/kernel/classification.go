@@ -30,6 +30,7 @@ import (
 //		set dropped4 { type ipv4_addr . iface_index; size 4096; flags dynamic,timeout; timeout 5m; counter; } # and dropped6
 //		set forged4 { type ipv4_addr . iface_index; size 4096; flags dynamic,timeout; timeout 5m; counter; }  # and forged6
 //		chain prerouting { type filter hook prerouting priority dstnat + 10; ... }
+//		chain input { type filter hook input priority filter; ... }
 //		chain output { type route hook output priority mangle; ... }
 //		chain postrouting { type nat hook postrouting priority -199; ... }
 //		chain exit { type filter hook postrouting priority 2147483645; ... }
@@ -40,6 +41,7 @@ import (
 //		chain mark_134 { ... }      # a link
 //		chain exit_134 { ... }      # a link
 //		chain inbound { ... }
+//		chain inside { ... }
 //		chain forged { ... }
 //		chain unmarked { ... }
 //		chain dropped { ... }
@@ -69,6 +71,11 @@ var (
 		// NF_IP_PRI_CONNTRACK_CONFIRM are behind it: a connection whose first packet is dropped
 		// is not tracked.
 		Priority: nftables.ChainPriorityRef(math.MaxInt32 - 2),
+	}
+	input = &nftables.Chain{
+		Table: egressTable, Name: egress.Input, Type: nftables.ChainTypeFilter,
+		// Before IPVS (NF_IP_PRI_NAT_SRC - 2).
+		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
 	}
 	output = &nftables.Chain{
 		Table: egressTable, Name: egress.Output, Type: nftables.ChainTypeRoute,
@@ -202,7 +209,7 @@ func isOurName(name string) bool {
 	}
 	return slices.ContainsFunc(sharedSets(), func(s *nftables.Set) bool { return s.Name == name }) ||
 		egress.Chain{Name: name}.Hooked() ||
-		slices.Contains([]string{egress.Others, egress.Inbound, egress.Forged, egress.Unmarked, egress.Dropped, egress.Related}, name) || isFormerName(name)
+		slices.Contains([]string{egress.Others, egress.Inbound, egress.Inside, egress.Forged, egress.Unmarked, egress.Dropped, egress.Related}, name) || isFormerName(name)
 }
 
 // isFormerName knows what the table had up to version 0.6: it is removed where it is found.
@@ -212,7 +219,7 @@ func isFormerSet(name string) bool { return name == "sent4" || name == "sent6" }
 
 // chainOf returns the chain as it is made: with its hook, if it has one.
 func chainOf(c egress.Chain) *nftables.Chain {
-	for _, hooked := range []*nftables.Chain{prerouting, output, postrouting, exit} {
+	for _, hooked := range []*nftables.Chain{prerouting, input, output, postrouting, exit} {
 		if c.Name == hooked.Name {
 			return hooked
 		}
@@ -225,8 +232,10 @@ func rulesOf(c egress.Chain) [][]expr.Any {
 	switch c.Name {
 	case egress.Prerouting:
 		return preroutingRules(c.Mask)
+	case egress.Input:
+		return inputRules(c.Mask)
 	case egress.Output:
-		return outputRules()
+		return outputRules(c.Mask)
 	case egress.Postrouting:
 		return postroutingRules(c.Mask)
 	case egress.Exit:
@@ -235,6 +244,8 @@ func rulesOf(c egress.Chain) [][]expr.Any {
 		return othersRules(c.Mask)
 	case egress.Inbound:
 		return inboundRules()
+	case egress.Inside:
+		return insideRules()
 	case egress.Forged:
 		return forgedRules()
 	case egress.Unmarked:

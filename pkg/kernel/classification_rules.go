@@ -17,9 +17,7 @@ func preroutingRules(foreign uint32) [][]expr.Any {
 		f := inet[family]
 		rules = append(rules,
 			// ip saddr vmap @out4
-			slices.Concat(protocol(f.nfproto), []expr.Any{
-				f.source(), &expr.Lookup{SourceRegister: reg1, SetName: family.Out(), IsDestRegSet: true},
-			}),
+			fromPod(family),
 			// ip daddr vmap @back4
 			slices.Concat(protocol(f.nfproto), []expr.Any{
 				f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: family.Back(), IsDestRegSet: true},
@@ -40,14 +38,46 @@ func preroutingRules(foreign uint32) [][]expr.Any {
 		})
 }
 
+// inputRules take a link's mark off what the node itself is to have. Where that is IPVS, which
+// sends packets on by the chain output, their backend decides again.
+func inputRules(mask uint32) [][]expr.Any {
+	return [][]expr.Any{
+		// meta mark & 0x0f000000 == 0x0f000000 accept
+		slices.Concat(hasMark(mask, mask), accept()),
+		// meta mark & 0x0f000000 == 0 accept
+		slices.Concat(hasMark(0, mask), accept()),
+		// meta mark set meta mark | 0x0f000000
+		setMark(mask, mask),
+	}
+}
+
 // outputRules classify what the node itself says about egress connections: ICMP
 // errors about what comes back, a packet too big for the pod's link above all.
 // They are translated to the egress address, so they leave by its link.
-func outputRules() [][]expr.Any {
-	return [][]expr.Any{
+//
+// What pods send to a Service comes here, too, where kube-proxy has IPVS translate it: to its
+// backend. That has been in the chain prerouting, and so it has a mark, which the node's own
+// packets have not.
+func outputRules(mask uint32) [][]expr.Any {
+	rules := [][]expr.Any{
 		// ct state related jump related
 		toRelated(),
+		// meta mark & 0x0f000000 == 0 accept
+		slices.Concat(hasMark(0, mask), accept()),
 	}
+	for _, family := range egress.Families {
+		// ip saddr vmap @out4
+		rules = append(rules, fromPod(family))
+	}
+	return rules
+}
+
+// fromPod is `ip saddr vmap @out4`.
+func fromPod(family egress.Family) []expr.Any {
+	f := inet[family]
+	return slices.Concat(protocol(f.nfproto), []expr.Any{
+		f.source(), &expr.Lookup{SourceRegister: reg1, SetName: family.Out(), IsDestRegSet: true},
+	})
 }
 
 // toRelated is `ct state related jump related`.
@@ -79,12 +109,16 @@ func outRules(c egress.Chain) [][]expr.Any {
 		// ct direction reply goto inbound
 		slices.Concat(isDirection(expr.CtDirReply), goTo(egress.Inbound)),
 	}
+	inside := egress.Inside
+	if c.ChecksNothing() || c.ChecksMAC() {
+		inside = egress.Others
+	}
 	for _, family := range egress.Families {
 		f := inet[family]
-		// ip daddr @cluster4 goto others
+		// ip daddr @cluster4 goto inside
 		rules = append(rules, slices.Concat(protocol(f.nfproto), []expr.Any{
 			f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: clusterSetOf(c, family)},
-		}, goTo(egress.Others)))
+		}, goTo(inside)))
 	}
 	mark := append(setMark(c.Mark, c.Mask), verdict(expr.VerdictAccept))
 	if c.ChecksNothing() {
@@ -92,19 +126,14 @@ func outRules(c egress.Chain) [][]expr.Any {
 		return append(rules, mark)
 	}
 	for _, family := range egress.Families {
-		f := inet[family]
 		// ct original ip saddr . iif @pods4 meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
-		//
-		// Not the packet's own source: with an ICMP error another pod could speak for this one.
-		at, where := family.Pods(), expr.Any(&expr.Meta{Key: expr.MetaKeyIIF, Register: f.behindAddr})
-		if c.ChecksMAC() {
-			// ct original ip saddr . ether saddr @bridged4 meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
-			at, where = family.Bridged(), etherSource(f.behindAddr)
-		}
-		rules = append(rules, slices.Concat([]expr.Any{
-			&expr.Ct{Key: f.ctSource, Register: reg1, Direction: expr.CtDirOriginal}, where,
-			&expr.Lookup{SourceRegister: reg1, SetName: at},
-		}, mark))
+		rules = append(rules, slices.Concat(comesFromPod(c, family), mark))
+	}
+	// What comes from the chain output comes by no link.
+	own := byNoLink()
+	if c.ChecksMAC() {
+		// Of a pod on a bridge it still has the MAC address, so this is the node itself.
+		own = append(own, hasState(expr.CtStateBitRELATED)...)
 	}
 	return append(rules,
 		// ct state invalid,untracked meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
@@ -112,17 +141,57 @@ func outRules(c egress.Chain) [][]expr.Any {
 		// What is of no connection is not translated: the guard drops it, whosever it is.
 		slices.Concat(hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), mark),
 		// iif 0 meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
-		//
-		// What comes from the chain output, the node's own, comes by no link.
-		slices.Concat([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: reg1}, equals(native(0))}, mark),
+		slices.Concat(own, mark),
 		// goto forged
 		goTo(egress.Forged))
 }
 
+// comesFromPod is `ct original ip saddr . iif @pods4`, or, of pods on a bridge,
+// `ct original ip saddr . ether saddr @bridged4`.
+//
+// Not the packet's own source: with an ICMP error another pod could speak for this one.
+func comesFromPod(c egress.Chain, family egress.Family) []expr.Any {
+	f := inet[family]
+	at, where := family.Pods(), expr.Any(&expr.Meta{Key: expr.MetaKeyIIF, Register: f.behindAddr})
+	if c.ChecksMAC() {
+		at, where = family.Bridged(), etherSource(f.behindAddr)
+	}
+	return []expr.Any{
+		&expr.Ct{Key: f.ctSource, Register: reg1, Direction: expr.CtDirOriginal}, where,
+		&expr.Lookup{SourceRegister: reg1, SetName: at},
+	}
+}
+
+// insideRules classify what pods with a link of their own send to the cluster. It is none of
+// ours, but IPVS may send it on to a backend outside, and then the link is not known any more.
+func insideRules() [][]expr.Any {
+	rules := [][]expr.Any{
+		// iif 0 goto others
+		slices.Concat(byNoLink(), goTo(egress.Others)),
+	}
+	for _, family := range egress.Families {
+		// ct original ip saddr . iif != @pods4 goto forged
+		elsewhere := comesFromPod(egress.Chain{}, family)
+		elsewhere[2].(*expr.Lookup).Invert = true // nor does it count
+		rules = append(rules, slices.Concat(elsewhere, goTo(egress.Forged)))
+	}
+	// goto others
+	return append(rules, goTo(egress.Others))
+}
+
+// byNoLink is `iif 0`: it comes from the chain output.
+func byNoLink() []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: reg1}, equals(native(0))}
+}
+
 // forgedRules drop what claims to be a pod's, or to have been translated, and is not: but
-// what the node sends to itself.
+// what the node itself sends.
 func forgedRules() [][]expr.Any {
 	rules := [][]expr.Any{
+		// iif 0 fib saddr type local goto others
+		slices.Concat(byNoLink(), []expr.Any{
+			&expr.Fib{Register: reg1, FlagSADDR: true, ResultADDRTYPE: true}, equals(native(unix.RTN_LOCAL)),
+		}, goTo(egress.Others)),
 		// iif lo goto others
 		slices.Concat([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: reg1}, equals(native(loopbackIndex))}, goTo(egress.Others)),
 	}

@@ -14,16 +14,17 @@ import (
 )
 
 // Marking reads what the table inet egress_ip makes of the first packet of a
-// connection that a pod opens to an address; the zero pod is one without egress.
-func (k *Kernel) Marking(pod, to netip.Addr) (m egress.Marking, err error) {
+// connection that a pod opens to an address; the zero pod is one without egress. IPVS may
+// have sent the packet there.
+func (k *Kernel) Marking(pod, to netip.Addr, byIPVS bool) (m egress.Marking, err error) {
 	err = k.consistent(func() error {
-		m, err = k.marking(pod, to)
+		m, err = k.marking(pod, to, byIPVS)
 		return err
 	})
 	return m, k.classifyError(err)
 }
 
-func (k *Kernel) marking(pod, to netip.Addr) (m egress.Marking, err error) {
+func (k *Kernel) marking(pod, to netip.Addr, byIPVS bool) (m egress.Marking, err error) {
 	if m.Stands, err = k.hasTable(egressTable); err != nil || !m.Stands {
 		return m, err
 	}
@@ -34,6 +35,16 @@ func (k *Kernel) marking(pod, to netip.Addr) (m egress.Marking, err error) {
 	if !sameRules(preroutingRules(foreignOf(have)), have) {
 		m.Altered = prerouting.Name
 		return m, nil
+	}
+	if byIPVS {
+		have, err := k.rulesIn(egressTable, output.Name)
+		if err != nil {
+			return m, err
+		}
+		if !sameRules(outputRules(maskOf(have[min(len(have), 1):])), have) {
+			m.Altered = output.Name
+			return m, nil
+		}
 	}
 	if m.Guarded, err = k.guards(); err != nil {
 		return m, err

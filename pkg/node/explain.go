@@ -62,25 +62,43 @@ func Explain(pod string, to netip.Addr) ([]Explained, error) {
 			if egress.FamilyOf(dst) != f.Family() {
 				continue
 			}
-			if way, err := n.explain(a, f, dst); err != nil {
-				failed = append(failed, err)
-			} else {
-				ways = append(ways, way)
-			}
+			of, err := n.explainAll(a, f, dst)
+			ways, failed = append(ways, of...), append(failed, err)
 		}
 	}
-	if len(ways)+len(failed) > 0 {
+	if len(failed) > 0 {
 		return ways, errors.Join(failed...)
 	}
-	way, err := n.explain(attachments[0], egress.Flow{}, to)
+	return n.explainAll(attachments[0], egress.Flow{}, to)
+}
+
+// explainAll explains the way to a destination, or, where that is a Service of IPVS, to each
+// of its backends.
+func (n *Node) explainAll(a egress.Attachment, f egress.Flow, to netip.Addr) (ways []Explained, err error) {
+	backends, err := n.kernel.Backends(to)
+	if err != nil {
+		return nil, err
+	}
+	const most = 8
+	for i, backend := range backends[:min(len(backends), most)] {
+		way, err := n.explain(a, f, egress.Service{Address: to, Backend: i + 1, Backends: len(backends)}, backend)
+		if err != nil {
+			return ways, err
+		}
+		ways = append(ways, way)
+	}
+	if len(backends) > 0 {
+		return ways, nil
+	}
+	way, err := n.explain(a, f, egress.Service{}, to)
 	if err != nil {
 		return nil, err
 	}
 	return []Explained{way}, nil
 }
 
-func (n *Node) explain(a egress.Attachment, f egress.Flow, to netip.Addr) (Explained, error) {
-	way, err := n.way(a, f, to)
+func (n *Node) explain(a egress.Attachment, f egress.Flow, by egress.Service, to netip.Addr) (Explained, error) {
+	way, err := n.way(a, f, by, to)
 	if err != nil {
 		return Explained{}, err
 	}
@@ -94,15 +112,15 @@ func (n *Node) explain(a egress.Attachment, f egress.Flow, to netip.Addr) (Expla
 
 // way follows the packet: in, mark, rules and tables, the kernel's own answer to
 // it all, and out.
-func (n *Node) way(a egress.Attachment, f egress.Flow, to netip.Addr) (egress.Way, error) {
-	w := egress.Way{Attachment: a, Flow: f, Packet: egress.Packet{Source: f.Pod, To: to, In: "lo"}}
+func (n *Node) way(a egress.Attachment, f egress.Flow, by egress.Service, to netip.Addr) (egress.Way, error) {
+	w := egress.Way{Attachment: a, Flow: f, Service: by, Packet: egress.Packet{Source: f.Pod, To: to, In: "lo"}}
 	var err error
 	if w.HasEgress() {
 		if err := n.readFlow(&w); err != nil {
 			return w, err
 		}
 	}
-	if w.Marking, err = n.kernel.Marking(f.Pod, to); err != nil {
+	if w.Marking, err = n.kernel.Marking(f.Pod, to, by.Backend > 0); err != nil {
 		return w, err
 	}
 	w.Packet.Mark = w.Marking.Mark

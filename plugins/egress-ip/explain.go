@@ -20,9 +20,9 @@ asked; nothing is sent. Each line ends with what prints the same.
 
 POD is namespace/name, an address of the pod, or the ID of its container: that of the
 sandbox, as "crictl pods" has it; the first 8 characters are enough. Without --to it
-is 8.8.8.8 and 2001:4860:4860::8888, as the pod has egress. A Service's address is
-not a destination: name that of its backend. Marks that somebody else sets, and
-masquerading behind egress-ip, are not looked at.`,
+is 8.8.8.8 and 2001:4860:4860::8888, as the pod has egress. Of a Service in kube-proxy's
+IPVS mode it is each backend, 8 at the most; in the other modes name a backend. Marks
+that somebody else sets, and masquerading behind egress-ip, are not looked at.`,
 	exits: map[int]string{
 		exitOK:     "it goes as the annotation says",
 		exitFailed: "it does not, or the annotation names no address of the destination's family",

@@ -21,7 +21,11 @@ func printWay(to io.Writer, w node.Explained) error {
 	if !w.HasEgress() {
 		from = "its " + egress.FamilyOf(w.Packet.To).String() + " address"
 	}
-	fmt.Fprintf(&b, "%s\n%s to %s\n", w.Title(), from, w.Packet.To)
+	destination := w.Packet.To
+	if w.Service.Backend > 0 {
+		destination = w.Service.Address
+	}
+	fmt.Fprintf(&b, "%s\n%s to %s\n", w.Title(), from, destination)
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for i, l := range lines(w.Way) {
 		fmt.Fprintf(table, "%d. %s\t%s\t# %s\n", i+1, l.about, l.says, l.command)
@@ -61,6 +65,9 @@ func lines(w egress.Way) []line {
 	}
 	if w.Packet.Mark != 0 {
 		get += fmt.Sprintf(" mark %#x", w.Packet.Mark)
+	}
+	if s := w.Service; s.Backend > 0 {
+		lines = append(lines, line{"ipvs", fmt.Sprintf("%s to %s, backend %d of %d", s.Address, w.Packet.To, s.Backend, s.Backends), "ipvsadm -Ln"})
 	}
 	lines = append(lines, line{"mark", markText(w), "nft list table inet egress_ip"})
 	lines = append(lines, ruleLines(w, ip)...)
