@@ -51,6 +51,13 @@ var guests = []guest{
 	{systemd: true, boots: [][]group{{
 		{name: "managers", pkg: "integration", tests: "^TestGuestManagers$", limit: 5 * time.Minute},
 	}}},
+	{boots: [][]group{
+		{
+			{name: "links", pkg: "integration", tests: "^TestGuestLink", limit: 5 * time.Minute},
+			{name: "before-reboot", pkg: "integration", tests: "^TestBeforeReboot$", limit: 3 * time.Minute},
+		},
+		{{name: "after-reboot", pkg: "integration", tests: "^TestAfterReboot$", limit: 3 * time.Minute}},
+	}},
 }
 
 // others is what kernels of other architectures run: what depends on the order of bytes and the size of numbers, and
