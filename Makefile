@@ -127,7 +127,8 @@ soak: build tools commands $(former)/egress-ip
 	$(MAKE) -s soak-$(KERNEL)
 
 soak-host:
-	$(GO) test -tags soak ./integration -count 1 -timeout 0 -run '^TestSoak$$' -args -for $(SOAK) $(SOAKFLAGS)
+	$(GO) test -c -tags soak -o bin/soak ./integration
+	cd integration && exec ../bin/soak -test.run '^TestSoak$$' -test.timeout 0 -for $(SOAK) $(SOAKFLAGS)
 
 soak-k61 soak-k612: guests
 	$(GO) test -C integration/kernels -tags soak -count 1 -timeout 0 -run '^TestSoak$$/^$(KERNEL:k6%=6.%)$$' -v -args -for $(SOAK) $(if $(SOAKFLAGS),-soak '$(SOAKFLAGS)')
