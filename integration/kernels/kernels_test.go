@@ -44,7 +44,7 @@ var guests = []guest{
 		{name: "vrf", pkg: "integration", tests: "^TestGuestVRF", limit: 3 * time.Minute},
 		{name: "ipvs", pkg: "integration", tests: "^TestGuestIPVS", limit: 3 * time.Minute},
 		{name: "demo", pkg: "integration/demo", program: true, limit: 3 * time.Minute},
-		{name: "routes", pkg: "integration", limit: 5 * time.Minute, tests: "^Test(Table|TableBypass|NextHopObjects|RefusingRoutes|SourceRoutes|ForeignTable|OneFamily|WithoutIPv6)$"},
+		{name: "routes", pkg: "integration", limit: 5 * time.Minute, tests: "^Test(Table|TableBypass|NextHopObjects|SourceRoutes|OneFamily|WithoutIPv6)$"},
 		{name: "packets", pkg: "integration", limit: 5 * time.Minute, tests: "^Test(Guard|FailClosed|SourceCheck|LatePackets|MarkOfLink|ReversePath|SrcValidMark|Conntrack|Probe|Inbound|PathMTUAtNode|Flush|FormerTable)$"},
 		{name: "disasters", pkg: "integration", limit: 5 * time.Minute, tests: "^Test(Resync|WatchHeals)$/^everything,_links_made_anew$"},
 	}}},
