@@ -135,11 +135,12 @@ route-metric=%d
 				// A link that another program has configured it leaves to that, until it is told otherwise.
 				name:     "start",
 				commands: []string{"systemctl start NetworkManager", "nm-online -s -q", "nmcli connection up enp7s0"},
-				after:    started,
+				after:    either,
 			},
 			{name: "restart", commands: []string{"systemctl restart NetworkManager", "nm-online -s -q"}, after: left},
 			{name: "reload", commands: []string{"nmcli general reload"}, after: left},
-			{name: "device reapply", commands: []string{"nmcli device reapply enp7s0"}, after: healed},
+			// It removes the egress addresses one time, and not another.
+			{name: "device reapply", commands: []string{"nmcli device reapply enp7s0"}, after: either},
 			{name: "connection down and up", commands: []string{"nmcli connection down enp7s0", "nmcli connection up enp7s0"}, after: healed},
 		},
 		end: []string{"systemctl stop NetworkManager"},

@@ -55,7 +55,7 @@ type outcome int
 const (
 	healed  outcome = iota // it has removed something of egress-ip's, which is there again
 	left                   // it has removed nothing of egress-ip's
-	started                // it has started to manage the node, which may be either
+	either                 // one of these
 	refused                // it refuses to forward what pods send
 )
 
