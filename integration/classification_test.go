@@ -96,13 +96,6 @@ func TestClassification(t *testing.T) {
 		ip6 saddr vmap @out6
 	}
 `, `
-	chain input {
-		type filter hook input priority filter; policy accept;
-		meta mark & 0x0f000000 == 0x0f000000 accept
-		meta mark & 0x0f000000 == 0x00000000 accept
-		meta mark set meta mark | 0x0f000000
-	}
-`, `
 	chain related {
 		ct direction original ct original ip saddr vmap @out4
 		ct direction original ct original ip6 saddr vmap @out6

@@ -142,7 +142,7 @@ func (c Classes) Chains() []Chain {
 	}
 	// What drops comes before what lets packets get so far.
 	return append(chains, Chain{Name: Unmarked}, Chain{Name: Exit, Mask: c.Mask}, Chain{Name: Prerouting, Mask: c.Foreign},
-		Chain{Name: Input, Mask: c.Mask}, Chain{Name: Output, Mask: c.Mask}, Chain{Name: Postrouting, Mask: c.Mask})
+		Chain{Name: Output, Mask: c.Mask}, Chain{Name: Postrouting, Mask: c.Mask})
 }
 
 // clusterSet returns the name of the set with the destinations that never leave by a link.

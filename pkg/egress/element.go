@@ -20,7 +20,6 @@ type Chain struct {
 // The chains that all links share.
 const (
 	Prerouting  = "prerouting"
-	Input       = "input"
 	Output      = "output"
 	Postrouting = "postrouting"
 	Exit        = "exit"
@@ -93,7 +92,7 @@ func (c Chain) String() string { return "chain " + c.Name + " of table inet egre
 // Hooked reports whether packets come to the chain from the kernel, not from
 // another chain.
 func (c Chain) Hooked() bool {
-	return slices.Contains([]string{Prerouting, Input, Output, Postrouting, Exit}, c.Name)
+	return slices.Contains([]string{Prerouting, Output, Postrouting, Exit}, c.Name)
 }
 
 // The maps and sets of an address family in the table inet egress_ip.

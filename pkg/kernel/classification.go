@@ -30,7 +30,6 @@ import (
 //		set dropped4 { type ipv4_addr . iface_index; size 4096; flags dynamic,timeout; timeout 5m; counter; } # and dropped6
 //		set forged4 { type ipv4_addr . iface_index; size 4096; flags dynamic,timeout; timeout 5m; counter; }  # and forged6
 //		chain prerouting { type filter hook prerouting priority dstnat + 10; ... }
-//		chain input { type filter hook input priority filter; ... }
 //		chain output { type route hook output priority mangle; ... }
 //		chain postrouting { type nat hook postrouting priority -199; ... }
 //		chain exit { type filter hook postrouting priority 2147483645; ... }
@@ -71,11 +70,6 @@ var (
 		// NF_IP_PRI_CONNTRACK_CONFIRM are behind it: a connection whose first packet is dropped
 		// is not tracked.
 		Priority: nftables.ChainPriorityRef(math.MaxInt32 - 2),
-	}
-	input = &nftables.Chain{
-		Table: egressTable, Name: egress.Input, Type: nftables.ChainTypeFilter,
-		// Before IPVS (NF_IP_PRI_NAT_SRC - 2).
-		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
 	}
 	output = &nftables.Chain{
 		Table: egressTable, Name: egress.Output, Type: nftables.ChainTypeRoute,
@@ -219,7 +213,7 @@ func isFormerSet(name string) bool { return name == "sent4" || name == "sent6" }
 
 // chainOf returns the chain as it is made: with its hook, if it has one.
 func chainOf(c egress.Chain) *nftables.Chain {
-	for _, hooked := range []*nftables.Chain{prerouting, input, output, postrouting, exit} {
+	for _, hooked := range []*nftables.Chain{prerouting, output, postrouting, exit} {
 		if c.Name == hooked.Name {
 			return hooked
 		}
@@ -232,8 +226,6 @@ func rulesOf(c egress.Chain) [][]expr.Any {
 	switch c.Name {
 	case egress.Prerouting:
 		return preroutingRules(c.Mask)
-	case egress.Input:
-		return inputRules(c.Mask)
 	case egress.Output:
 		return outputRules(c.Mask)
 	case egress.Postrouting:

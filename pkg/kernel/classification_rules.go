@@ -38,19 +38,6 @@ func preroutingRules(foreign uint32) [][]expr.Any {
 		})
 }
 
-// inputRules take a link's mark off what the node itself is to have. Where that is IPVS, which
-// sends packets on by the chain output, their backend decides again.
-func inputRules(mask uint32) [][]expr.Any {
-	return [][]expr.Any{
-		// meta mark & 0x0f000000 == 0x0f000000 accept
-		slices.Concat(hasMark(mask, mask), accept()),
-		// meta mark & 0x0f000000 == 0 accept
-		slices.Concat(hasMark(0, mask), accept()),
-		// meta mark set meta mark | 0x0f000000
-		setMark(mask, mask),
-	}
-}
-
 // outputRules classify what the node itself says about egress connections: ICMP
 // errors about what comes back, a packet too big for the pod's link above all.
 // They are translated to the egress address, so they leave by its link.
