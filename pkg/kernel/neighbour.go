@@ -140,7 +140,8 @@ func await(asked []*question, within time.Duration) (*Claim, error) {
 	for _, q := range asked {
 		fds = append(fds, unix.PollFd{Fd: int32(q.fd), Events: unix.POLLIN})
 	}
-	if _, err := unix.Poll(fds, int(within.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
+	// On a busy machine the time may be over by now, and poll takes a negative one for "without an end".
+	if _, err := unix.Poll(fds, int(max(within, 0).Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
 		return nil, err
 	}
 	for _, q := range asked {
