@@ -109,7 +109,7 @@ func TestClasses(t *testing.T) {
 		link("mark_134"), link("back_134"), asking("exit_134", "cluster4", "cluster6"),
 		asking("out_134", "cluster4", "cluster6"), asking("bridged_134", "cluster4", "cluster6"),
 		{Name: "unmarked"}, {Name: "exit", Mask: 0x0f000000}, {Name: "prerouting"},
-		{Name: "input", Mask: 0x0f000000}, {Name: "output", Mask: 0x0f000000}, {Name: "postrouting", Mask: 0x0f000000},
+		{Name: "output", Mask: 0x0f000000}, {Name: "postrouting", Mask: 0x0f000000},
 	}, c.Chains())
 	require.Equal(t, []egress.Element{
 		{Set: "cluster4", Net: prefix("10.244.0.0/16")}, {Set: "cluster6", Net: prefix("fd00:10:244::/56")},
