@@ -3,6 +3,7 @@ package integration
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,24 @@ type sandbox interface {
 	Addresses(t nettest.T, link string) []netip.Prefix
 	Capture(t nettest.T, link string) *nettest.Capture
 	Ask(network, address string) (netip.Addr, error)
+}
+
+// answered is how many of its questions are answered, whose server sees whatever source: a question over each of the networks
+// and both address families, all at once, since what is dropped takes as long as nobody answers.
+func answered(from sandbox, networks ...string) int {
+	var asking sync.WaitGroup
+	var answers atomic.Int32
+	for _, server := range []string{nettest.ServerAskIPv4, nettest.ServerAskIPv6} {
+		for _, network := range networks {
+			asking.Go(func() {
+				if _, err := from.Ask(network, server); err == nil {
+					answers.Add(1)
+				}
+			})
+		}
+	}
+	asking.Wait()
+	return int(answers.Load())
 }
 
 // watchLeaks watches from now on; the pods have had their ADD.

@@ -47,10 +47,7 @@ func TestWatchFlap(t *testing.T) {
 			_, err := conn.Write([]byte("?"))
 			require.NoError(t, err)
 		}
-		for _, server := range []string{nettest.ServerAskIPv4, nettest.ServerAskIPv6} {
-			_, err := d.Ask("udp", server)
-			require.Error(t, err)
-		}
+		require.Zero(t, answered(d, "udp"))
 	}
 	out, _ := c.status(t, 1)
 	require.Contains(t, out, "link down")

@@ -39,25 +39,40 @@ func (f File) lockedBy(fd int) (Process, error) {
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return Process{}, f.failed("stat", err)
 	}
-	locks, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		return Process{}, fmt.Errorf("read who has locked %s: %w", f, err)
-	}
-	// 3: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF; one that waits has -> in between.
 	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(stat.Dev), unix.Minor(stat.Dev), stat.Ino)
-	lines := bufio.NewScanner(bytes.NewReader(locks))
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 6 || fields[1] != "FLOCK" || fields[5] != inode {
-			continue
-		}
-		pid, err := strconv.Atoi(fields[4])
-		if err != nil || pid <= 0 || !seesOwnPIDs() {
+	// The kernel hands its list out by pages. What it has not come to yet it may leave out, where others release
+	// their locks between two of them. It always leaves out processes of other PID namespaces.
+	const most = 50
+	for range most {
+		pid, err := lockerOf(inode)
+		switch {
+		case err != nil:
+			return Process{}, fmt.Errorf("read who has locked %s: %w", f, err)
+		case pid > 0 && !seesOwnPIDs():
 			return Process{}, nil
+		case pid > 0:
+			return Process{pid, commandOf(pid)}, nil
 		}
-		return Process{pid, commandOf(pid)}, nil
 	}
 	return Process{}, nil
+}
+
+// lockerOf looks for an inode in the kernel's list; 0 is none.
+func lockerOf(inode string) (pid int, err error) {
+	locks, err := os.Open("/proc/locks")
+	if err != nil {
+		return 0, err
+	}
+	defer locks.Close()
+	// 3: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF; one that waits has -> in between.
+	lines := bufio.NewScanner(locks)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) >= 6 && fields[1] == "FLOCK" && fields[5] == inode {
+			return strconv.Atoi(fields[4])
+		}
+	}
+	return 0, lines.Err()
 }
 
 // seesOwnPIDs reports whether /proc has the numbers of this process's PID namespace.

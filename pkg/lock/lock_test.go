@@ -147,3 +147,40 @@ func TestNobodyElse(t *testing.T) {
 		})
 	}
 }
+
+// TestHolderAmongMany: who has a lock is found, however many locks others take and release meanwhile.
+func TestHolderAmongMany(t *testing.T) {
+	t.Parallel()
+	f := newFile(t)
+	release, err := f.Take(time.Second)
+	require.NoError(t, err)
+	defer release()
+	var taking sync.WaitGroup
+	stop := make(chan struct{})
+	defer func() { close(stop); taking.Wait() }()
+	for i := range 100 {
+		other := File(fmt.Sprintf("%s.%d", f, i))
+		taking.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				release, err := other.Take(Patience)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				runtime.Gosched()
+				release()
+			}
+		})
+	}
+	for range 1000 {
+		holder, held, err := f.Holder()
+		require.NoError(t, err)
+		require.True(t, held)
+		require.Equal(t, os.Getpid(), holder.PID)
+	}
+}
