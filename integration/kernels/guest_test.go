@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -57,7 +58,7 @@ func (g guest) run(t *testing.T, k kernel) {
 	lines := &lines{Scanner: bufio.NewScanner(stdout)}
 	lines.Buffer(nil, 1<<20)
 	for _, boot := range g.boots {
-		k.follow(t, lines, boot)
+		k.follow(t, qemu.Process.Pid, lines, boot)
 	}
 	for lines.Scan() { // until it is off
 	}
@@ -78,7 +79,8 @@ func (k kernel) write(t *testing.T, number int, boot []group) {
 			_ = os.Remove(plan)
 		}
 	}
-	plan := fmt.Sprintf("export EGRESS_IP_TEST_SLOWNESS=%d\nprograms %s/bin\n", slowness, filepath.Join(inGuest, k.arch))
+	// Of what a small program in Go takes there, a third goes to threads of it that look for work.
+	plan := fmt.Sprintf("export EGRESS_IP_TEST_SLOWNESS=%d GOMAXPROCS=1\nprograms %s/bin\n", slowness, filepath.Join(inGuest, k.arch))
 	for _, group := range boot {
 		plan += group.command(k.arch)
 	}
@@ -115,24 +117,48 @@ func (k kernel) emulator(ctx context.Context, first, console string) *exec.Cmd {
 }
 
 // follow reports the groups of one boot, as the guest's lines tell.
-func (k kernel) follow(t *testing.T, lines *lines, boot []group) {
+func (k kernel) follow(t *testing.T, pid int, lines *lines, boot []group) {
 	t.Helper()
-	began := time.Now()
+	began := spent(pid)
 	release, found := lines.until("kernel")
 	if !found {
 		t.Errorf("%s has not started", k.name)
 		return
 	}
-	fmt.Printf("%s: up in %s\n", release, since(began))
+	fmt.Printf("%s: up in %s\n", release, spent(pid).since(began))
 	for _, group := range boot {
 		if _, found := lines.until("begin " + group.name); !found {
 			t.Errorf("%s: the guest has not come to %s", release, group.name)
 			return
 		}
-		began := time.Now()
+		began := spent(pid)
 		t.Run(group.name, func(t *testing.T) { group.report(t, lines) })
-		fmt.Printf("%s: %s in %s\n", release, group.name, since(began))
+		fmt.Printf("%s: %s in %s\n", release, group.name, spent(pid).since(began))
 	}
+}
+
+// use is a moment, and how much of the processors' time a guest has used until then: it tells a slow test from a busy machine.
+type use struct {
+	at  time.Time
+	cpu time.Duration
+}
+
+func spent(pid int) use {
+	now := use{at: time.Now()}
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // none once the guest has ended
+	if _, behind, found := strings.Cut(string(stat), ") "); found {
+		const user, system, perSecond = 11, 12, 100 // fields behind the name, in hundredths of a second
+		fields := strings.Fields(behind)
+		for _, field := range []string{fields[user], fields[system]} {
+			ticks, _ := strconv.Atoi(field)
+			now.cpu += time.Duration(ticks) * time.Second / perSecond
+		}
+	}
+	return now
+}
+
+func (u use) since(began use) string {
+	return fmt.Sprintf("%s (%s of processors' time)", u.at.Sub(began.at).Round(100*time.Millisecond), (u.cpu - began.cpu).Round(100*time.Millisecond))
 }
 
 func since(began time.Time) time.Duration { return time.Since(began).Round(100 * time.Millisecond) }
