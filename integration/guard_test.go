@@ -32,7 +32,7 @@ table inet seen {
 	set seen6 { type iface_index . ipv6_addr; size 4096; flags dynamic; counter; }
 	chain prerouting {
 		type filter hook prerouting priority raw
-		ip daddr 203.0.113.0/24 update @seen4 { iif . ip saddr }
+		ip daddr 203.0.113.0/24 meta l4proto != icmp update @seen4 { iif . ip saddr }
 		ip6 daddr 2001:db8:80::/64 meta l4proto != ipv6-icmp update @seen6 { iif . ip6 saddr }
 	}
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
@@ -56,19 +57,47 @@ func unlessPlain(o egress.Owner, unread error) error {
 }
 
 // Detach is DEL. It needs nothing but the record, and does nothing for an
-// attachment that has none.
-func (n *Node) Detach(o egress.Owner) error {
+// attachment that has none. Where there is a network namespace at the path netns, the pod
+// is silent from now on: it would leave as a plain pod until the main plugin has deleted its link.
+func (n *Node) Detach(o egress.Owner, netns string) error {
 	if err := n.lockToChange(); err != nil {
 		return err
 	}
 	a, ok, err := n.store.Find(o)
-	if damaged := (*record.DamagedError)(nil); errors.As(err, &damaged) {
-		return n.detachDamaged(damaged)
-	}
-	if err != nil || !ok {
+	damaged := (*record.DamagedError)(nil)
+	isDamaged := errors.As(err, &damaged)
+	if !isDamaged && (err != nil || !ok) {
 		return err
 	}
+	pods, err := n.podsOf(o, a)
+	if err == nil {
+		err = kernel.Silence(netns, o.IfName, pods)
+	}
+	if err != nil {
+		// Its link is about to be deleted, and is not where DEL fails.
+		slog.Warn("what the pod sends until its link is deleted is not dropped", "container", o.ContainerID, "error", err)
+	}
+	if isDamaged {
+		return n.detachDamaged(damaged)
+	}
 	return n.detach(a, a.Flows)
+}
+
+// podsOf returns the pod addresses of an attachment: of one whose record cannot be read, so that
+// it has no flows, those that the kernel knows by their owner.
+func (n *Node) podsOf(o egress.Owner, a egress.Attachment) ([]netip.Addr, error) {
+	var pods []netip.Addr
+	for _, f := range a.Flows {
+		pods = append(pods, f.Pod)
+	}
+	if len(pods) > 0 {
+		return pods, nil
+	}
+	elements, err := n.kernel.PodElements(func(e egress.Element) bool { return e.Owner == o.Comment() })
+	for _, e := range elements {
+		pods = append(pods, e.Pod)
+	}
+	return pods, err
 }
 
 // discard clears away what a call that was killed has left beside records. It is in

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	cniversion "github.com/containernetworking/cni/pkg/version"
 
 	_ "github.com/egress-ip/egress-ip/plugins/egress-ip/oneprocessor"
@@ -37,6 +36,3 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-// funcs are the verbs; skel itself serves VERSION.
-var funcs = skel.CNIFuncs{Add: add, Check: check, Del: del, GC: gc, Status: statusVerb}

@@ -24,11 +24,12 @@ const delConfig = `{"cniVersion":"1.1.0","name":"egress-ip","type":"egress-ip"}`
 func cni(command string) *types.Error {
 	var stdin []byte
 	var err error
+	netns := os.Getenv("CNI_NETNS")
 	switch command {
 	case "VERSION":
 	case "DEL":
 		stdin = []byte(delConfig)
-		os.Unsetenv("CNI_NETNS")
+		os.Unsetenv("CNI_NETNS") // skel would fail for one that has gone
 	default:
 		stdin, err = io.ReadAll(io.LimitReader(os.Stdin, maxStdin+1))
 		if err != nil {
@@ -44,7 +45,9 @@ func cni(command string) *types.Error {
 	if os.Stdin, err = asFile(stdin); err != nil {
 		return types.NewError(types.ErrIOFailure, err.Error(), "")
 	}
-	return skel.PluginMainFuncsWithError(funcs, supported, "")
+	verbs := skel.CNIFuncs{Add: add, Check: check, GC: gc, Status: statusVerb} // skel itself serves VERSION
+	verbs.Del = func(args *skel.CmdArgs) error { return del(args, netns) }
+	return skel.PluginMainFuncsWithError(verbs, supported, "")
 }
 
 // asFile returns a file that has this, in memory, and is to be read from its beginning.

@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/kernel"
 	"github.com/egress-ip/egress-ip/pkg/node"
 )
 
@@ -27,6 +28,10 @@ func add(args *skel.CmdArgs) error {
 		return err
 	} else if same {
 		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS %s is the node's own network namespace", args.Netns), "")
+	}
+	// A main plugin makes a new link; whoever attaches one once more wants it to send.
+	if err := kernel.Unsilence(args.Netns, args.IfName); err != nil {
+		slog.Warn("the pod may not be able to send", "error", err)
 	}
 	if r.Annotated() {
 		err = addAnnotated(args, r)
@@ -86,7 +91,7 @@ func check(args *skel.CmdArgs) error {
 	return cniError(n.Check(r))
 }
 
-func del(args *skel.CmdArgs) error {
+func del(args *skel.CmdArgs, netns string) error {
 	owner := egress.Owner{ContainerID: args.ContainerID, IfName: args.IfName}
 	recorded, err := node.Recorded(owner)
 	if err != nil || !recorded {
@@ -97,7 +102,7 @@ func del(args *skel.CmdArgs) error {
 		return cniError(err)
 	}
 	defer n.Close()
-	return cniError(n.Detach(owner))
+	return cniError(n.Detach(owner, netns))
 }
 
 func gc(args *skel.CmdArgs) error {
