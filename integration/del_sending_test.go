@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -43,7 +42,7 @@ func TestDelWhilePodSends(t *testing.T) {
 			t.Parallel()
 			g := &guarded{cluster: newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0", main(t), egressIP(nil))}
 			g.load(t, masquerading, "nft", "-f")
-			g.on(t, g.Router, "sh", "-c", fmt.Sprintf("echo '%s' | nft -f -", seen))
+			g.countSources(t)
 			for range 5 {
 				p := g.add(t, both)
 				stop := keepSending(t, p.Namespace)

@@ -1,9 +1,11 @@
 package integration
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -80,19 +82,67 @@ func TestFlushBesideWatcher(t *testing.T) {
 	b.watcher.end(t, unix.SIGTERM)
 }
 
+// TestRulesDeletedAndFlushed: somebody deletes the source rules and flushes nftables, and the watcher has not come to
+// it yet. A pod does not leave by the primary link, but it reaches the cluster.
+func TestRulesDeletedAndFlushed(t *testing.T) {
+	t.Parallel()
+	derived := egressIP(object{"clusterCIDRs": []string{}})
+	for name, newPod := range map[string]func(t *testing.T, c *cluster) *nettest.Namespace{
+		"cluster networks configured": func(t *testing.T, c *cluster) *nettest.Namespace {
+			d := c.newDirect(t, "pod", pod4, pod6, egressIP(nil))
+			d.add(t, both)
+			return d.Namespace
+		},
+		"not configured": func(t *testing.T, c *cluster) *nettest.Namespace {
+			d := c.newDirect(t, "pod", pod4, pod6, derived)
+			d.add(t, both)
+			return d.Namespace
+		},
+		"bridge": func(t *testing.T, c *cluster) *nettest.Namespace {
+			c.configure(t, "1.0.0", bridge(t, "nftables"), egressIP(nil))
+			return c.add(t, both).Namespace
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := &guarded{cluster: newNode(t)}
+			g.addOtherNode(t, nettest.PrimaryLink)
+			attached := newPod(t, g.cluster)
+			(&pod{Namespace: attached}).requireSeen(t, egress4, egress6)
+			w := startWatcher(t, g.Node)
+			require.Eventually(t, func() bool { return strings.Contains(g.command(t, "nft", "list", "tables"), "egress_ip_held") }, waitFor, tick)
+			require.NoError(t, w.Process.Signal(unix.SIGSTOP))
+			g.countSources(t)
+
+			deleteRules(5998, 6001)(t, g.cluster)
+			g.command(t, "nft", "flush", "ruleset")
+			g.masquerade(t)
+			answered(attached, "udp", "tcp") // whether or not anybody does
+			require.Subset(t, rightSources, g.sources(t))
+			for _, other := range []string{otherPod4, otherPod6} {
+				_, err := attached.Ask("udp", net.JoinHostPort(other, strconv.Itoa(nettest.WhoAmIPort)))
+				require.NoError(t, err)
+			}
+
+			require.NoError(t, w.Process.Signal(unix.SIGCONT))
+			require.Eventually(t, func() bool { out, _ := g.quietly(t, "resync"); return out == "nothing to do\n" }, waitFor, 100*time.Millisecond)
+			(&pod{Namespace: attached}).requireSeen(t, egress4, egress6)
+			w.end(t, unix.SIGTERM)
+		})
+	}
+}
+
 // TestPodInThePlaceOfAnother: the watcher has not heard yet that a pod address, or its egress address, is another pod's now.
 func TestPodInThePlaceOfAnother(t *testing.T) {
 	t.Parallel()
 	c := newNode(t)
 	c.masquerade(t)
-	first := c.newDirect(t, "first", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
-	first.add(t, both)
+	pod := c.newDirect(t, "first", "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+	pod.add(t, both)
 	w := startWatcher(t, c.Node)
-	first.requireSeen(t, egress4, egress6)
+	pod.requireSeen(t, egress4, egress6)
 	require.NoError(t, w.Process.Signal(unix.SIGSTOP))
-	next := *first
-	next.id = "next"
-	for _, pod := range []struct {
+	for i, next := range []struct {
 		annotations annotations
 		ipv4, ipv6  string
 	}{
@@ -100,10 +150,11 @@ func TestPodInThePlaceOfAnother(t *testing.T) {
 		{nil, nettest.PrimaryIPv4, nettest.PrimaryIPv6},
 		{both, egress4, egress6},
 	} {
-		first.del(t)
-		next.add(t, pod.annotations)
-		next.requireSeen(t, pod.ipv4, pod.ipv6)
-		*first, next.id = next, next.id+"-"
+		pod.del(t)
+		pod.die(t)
+		pod = c.newDirect(t, fmt.Sprint("next", i), "10.244.1.5", "fd00:10:244::5", egressIP(nil))
+		pod.add(t, next.annotations)
+		pod.requireSeen(t, next.ipv4, next.ipv6)
 	}
 	require.NoError(t, w.Process.Signal(unix.SIGCONT))
 	w.end(t, unix.SIGTERM)

@@ -44,8 +44,14 @@ func newGuarded(t *testing.T, entry object) *guarded {
 	g.pod = g.newDirect(t, "pod", "10.244.1.5", "fd00:10:244::5", egressIP(entry))
 	g.pod.add(t, both)
 	g.pod.requireSeen(t, egress4, egress6)
-	g.on(t, g.Router, "sh", "-c", fmt.Sprintf("echo '%s' | nft -f -", seen))
+	g.countSources(t)
 	return g
+}
+
+// countSources has the router begin to count.
+func (g *guarded) countSources(t *testing.T) {
+	t.Helper()
+	g.on(t, g.Router, "sh", "-c", fmt.Sprintf("echo '%s' | nft -f -", seen))
 }
 
 // sources returns "LINK SOURCE" of what has reached the router on its way to the servers.

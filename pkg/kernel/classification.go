@@ -106,7 +106,7 @@ func setsOf(family egress.Family) []*nftables.Set {
 	addr := inet[family].addr
 	atLink := nftables.MustConcatSetType(addr, nftables.TypeIFIndex)
 	return []*nftables.Set{
-		clusterSet(family, family.Cluster()),
+		clusterSet(egressTable, family, family.Cluster()),
 		mapTo(addr, concatenated(set(egressTable, family.SNAT(), atLink))),
 		concatenated(set(egressTable, family.Exit(), atLink)),
 		concatenated(set(egressTable, family.Pods(), atLink)),
@@ -149,8 +149,8 @@ func remembering(s *nftables.Set) *nftables.Set {
 	return s
 }
 
-func clusterSet(family egress.Family, name string) *nftables.Set {
-	s := set(egressTable, name, inet[family].addr)
+func clusterSet(table *nftables.Table, family egress.Family, name string) *nftables.Set {
+	s := set(table, name, inet[family].addr)
 	s.Interval = true
 	return s
 }
@@ -175,7 +175,7 @@ func sharedSets() []*nftables.Set {
 func setNamed(name string) *nftables.Set {
 	for _, family := range egress.Families {
 		if strings.HasPrefix(name, family.Cluster()+"_") {
-			return clusterSet(family, name)
+			return clusterSet(egressTable, family, name)
 		}
 		for _, s := range setsOf(family) {
 			if s.Name == name {

@@ -114,7 +114,7 @@ func outRules(c egress.Chain) [][]expr.Any {
 	}
 	for _, family := range egress.Families {
 		// ct original ip saddr . iif @pods4 meta mark set meta mark & 0xf0ffffff | 0x01000000 accept
-		rules = append(rules, slices.Concat(comesFromPod(c, family), mark))
+		rules = append(rules, slices.Concat(comesFromPod(c.ChecksMAC(), family), mark))
 	}
 	// What comes from the chain output comes by no link.
 	own := byNoLink()
@@ -137,10 +137,10 @@ func outRules(c egress.Chain) [][]expr.Any {
 // `ct original ip saddr . ether saddr @bridged4`.
 //
 // Not the packet's own source: with an ICMP error another pod could speak for this one.
-func comesFromPod(c egress.Chain, family egress.Family) []expr.Any {
+func comesFromPod(byMAC bool, family egress.Family) []expr.Any {
 	f := inet[family]
 	at, where := family.Pods(), expr.Any(&expr.Meta{Key: expr.MetaKeyIIF, Register: f.behindAddr})
-	if c.ChecksMAC() {
+	if byMAC {
 		at, where = family.Bridged(), etherSource(f.behindAddr)
 	}
 	return []expr.Any{
@@ -158,7 +158,7 @@ func insideRules() [][]expr.Any {
 	}
 	for _, family := range egress.Families {
 		// ct original ip saddr . iif != @pods4 goto forged
-		elsewhere := comesFromPod(egress.Chain{}, family)
+		elsewhere := comesFromPod(false, family)
 		elsewhere[2].(*expr.Lookup).Invert = true // nor does it count
 		rules = append(rules, slices.Concat(elsewhere, goTo(egress.Forged)))
 	}
@@ -235,8 +235,10 @@ func othersRules(mask uint32) [][]expr.Any {
 // the mark, the classification's elements or the packet's source, its pod opens no connection.
 func postroutingRules(mask uint32) [][]expr.Any {
 	rules := [][]expr.Any{
-		// meta mark & 0x0f000000 == 0x0f000000 goto unmarked
-		slices.Concat(hasMark(mask, mask), goTo(egress.Unmarked)),
+		// meta mark & 0x0f000000 == 0x0f000000 meta mark set meta mark & 0xf0ffffff goto unmarked
+		//
+		// Without the mark the guard looks at the packet once more when others have translated it.
+		slices.Concat(hasMark(mask, mask), setMark(0, mask), goTo(egress.Unmarked)),
 	}
 	for _, family := range egress.Families {
 		f := inet[family]

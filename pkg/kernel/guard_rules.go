@@ -20,8 +20,8 @@ func exitRules(mask uint32) [][]expr.Any {
 		slices.Concat(hasMark(mask, mask), accept()),
 	}
 	for _, family := range egress.Families {
-		// ip saddr . oif @exit4 meta mark set meta mark | 0x0f000000 accept
-		rules = append(rules, slices.Concat(leavesAsEgress(family), setMark(mask, mask), accept()))
+		// ip saddr . oif @exit4 meta mark & 0x0f000000 != 0 meta mark set meta mark | 0x0f000000 accept
+		rules = append(rules, slices.Concat(leavesAsEgress(family), passMarked(mask), accept()))
 	}
 	rules = append(rules,
 		// meta mark & 0x0f000000 == 0 goto unmarked
@@ -37,6 +37,18 @@ func exitRules(mask uint32) [][]expr.Any {
 	return append(rules, goTo(egress.Dropped))
 }
 
+// passMarked is `meta mark & mask != 0 meta mark set meta mark | mask`, which reads the mark once.
+func passMarked(mask uint32) []expr.Any {
+	const reg2 = 2
+	return []expr.Any{
+		loadMark(),
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg2, Len: 4, Mask: native(mask), Xor: native(0)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg2, Data: native(0)},
+		bitwise(^mask, mask),
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg1},
+	}
+}
+
 // toPod is `ip daddr vmap @back4`, which ends with accept for all that is on its way to an
 // annotated pod: from another one, or of a connection that came by the link.
 func toPod(family egress.Family) []expr.Any {
@@ -47,7 +59,8 @@ func toPod(family egress.Family) []expr.Any {
 }
 
 // unmarkedRules find what somebody has taken our mark off: they know pods by the source
-// with which a connection began, or, where there is none, by the packet's own.
+// with which a connection began, or, where there is none, by the packet's own. And
+// they find what has got an egress address that is not for it.
 func unmarkedRules() [][]expr.Any {
 	var rules [][]expr.Any
 	for _, family := range egress.Families {
@@ -62,6 +75,14 @@ func unmarkedRules() [][]expr.Any {
 			slices.Concat(protocol(f.nfproto), hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), []expr.Any{
 				f.source(), &expr.Lookup{SourceRegister: reg1, SetName: family.Guard(), IsDestRegSet: true},
 			}))
+	}
+	for _, family := range egress.Families {
+		// ct direction original ct status snat ip saddr . oif @exit4 counter drop
+		//
+		// It is no pod's, and somebody's masquerade has found no other address on the link. It is the
+		// first of its connection, which is not confirmed, so the next one is translated once more.
+		rules = append(rules, slices.Concat(isDirection(expr.CtDirOriginal), isSourceTranslated(),
+			leavesAsEgress(family), []expr.Any{&expr.Counter{}, verdict(expr.VerdictDrop)}))
 	}
 	return rules
 }
@@ -120,4 +141,13 @@ func leavesAsEgress(family egress.Family) []expr.Any {
 	return slices.Concat(protocol(f.nfproto), []expr.Any{
 		f.source(), &expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr}, &expr.Lookup{SourceRegister: reg1, SetName: family.Exit()},
 	})
+}
+
+// isSourceTranslated is `ct status snat`.
+func isSourceTranslated() []expr.Any {
+	const sourceNAT = 1 << 4 // IPS_SRC_NAT of linux/netfilter/nf_conntrack_common.h
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg1},
+		bitwise(sourceNAT, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: native(0)},
+	}
 }

@@ -18,6 +18,7 @@ import (
 //	table inet egress_ip_held {
 //		flags owner
 //		set guard4 { type ipv4_addr . iface_index; }   # pod . its link; and guard6
+//		set pods4, bridged4, cluster4                  # as in table inet egress_ip; and those of IPv6
 //		set exit4 { type ipv4_addr . iface_index; }    # egress address . link; and exit6
 //		set wrong4 { type ipv4_addr . iface_index; }   # pod, or address of the link's own . link; and wrong6
 //		chain exit {
@@ -28,7 +29,7 @@ import (
 var heldTable = &nftables.Table{Family: nftables.TableFamilyINet, Name: "egress_ip_held", Flags: nftables.TableFlagOwner}
 
 // HeldGuard is a guard for the time when table inet egress_ip does not exist: what belongs
-// to a link's pods does not leave by the link with another address. A flush of nftables by
+// to pods does not leave the cluster but by their link with an egress address. A flush of nftables by
 // somebody else leaves it, so it also drops the packets that are between the two hooks of
 // the table at that instant. It lasts as long as the process.
 type HeldGuard struct {
@@ -77,7 +78,7 @@ func (g *HeldGuard) write(want egress.Held) error {
 		}
 	}
 	for _, of := range []struct{ have, want []egress.Element }{
-		{g.held.Pods, want.Pods}, {g.held.Exits, want.Exits}, {g.held.Wrong, want.Wrong},
+		{g.held.Pods, want.Pods}, {g.held.Places, want.Places}, {g.held.Exits, want.Exits}, {g.held.Wrong, want.Wrong},
 	} {
 		if err := g.change(of.want, of.have, g.nft.SetAddElements); err != nil {
 			return err
@@ -86,7 +87,26 @@ func (g *HeldGuard) write(want egress.Held) error {
 			return err
 		}
 	}
+	if err := g.writeCluster(want.Cluster); err != nil {
+		return err
+	}
 	return g.nft.Flush()
+}
+
+// writeCluster writes the cluster's networks, all of them where one has changed.
+func (g *HeldGuard) writeCluster(want []egress.Element) error {
+	if slices.Equal(g.held.Cluster, want) {
+		return nil
+	}
+	for _, family := range egress.Families {
+		set := heldSet(family, family.Cluster())
+		of := slices.DeleteFunc(slices.Clone(want), func(e egress.Element) bool { return e.Set != set.Name })
+		g.nft.FlushSet(set)
+		if err := g.nft.SetAddElements(set, intervals(of)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // open opens the socket that the table belongs to.
@@ -106,7 +126,7 @@ func (g *HeldGuard) make(mask uint32) error {
 	}
 	g.nft.AddTable(heldTable)
 	for _, family := range egress.Families {
-		for _, name := range heldSets(family) {
+		for _, name := range append(heldSets(family), family.Cluster()) {
 			if err := g.nft.AddSet(heldSet(family, name), nil); err != nil {
 				return err
 			}
@@ -148,17 +168,24 @@ func (g *HeldGuard) change(elements, others []egress.Element, write func(*nftabl
 }
 
 func heldSets(family egress.Family) []string {
-	return []string{family.Guard(), family.Exit(), family.Wrong()}
+	return []string{family.Guard(), family.Pods(), family.Bridged(), family.Exit(), family.Wrong()}
 }
 
-// heldSet is a set of the table: addresses, each at a link.
+// heldSet is a set of the table.
 func heldSet(family egress.Family, name string) *nftables.Set {
-	return concatenated(set(heldTable, name, nftables.MustConcatSetType(inet[family].addr, nftables.TypeIFIndex)))
+	behind := nftables.TypeIFIndex
+	switch name {
+	case family.Cluster():
+		return clusterSet(heldTable, family, name)
+	case family.Bridged():
+		behind = nftables.TypeEtherAddr
+	}
+	return concatenated(set(heldTable, name, nftables.MustConcatSetType(inet[family].addr, behind)))
 }
 
-// heldRules drop what pods send by their links with another address than they may have
-// there. They come behind the guard of table inet egress_ip, which marks what it has let pass; so
-// while that exists, a packet costs one comparison here.
+// heldRules drop what pods send to outside the cluster by other links, and by their links with another
+// address than they may have there. They come behind the guard of table inet egress_ip, which marks what it
+// has let pass; so while that exists, a packet costs one comparison here.
 //
 // What has a link's mark was classified just before the table went. It is dropped only where its source
 // is known to be wrong: a pod may have been added just now, in the place of another.
@@ -171,13 +198,13 @@ func heldRules(mask uint32) [][]expr.Any {
 		// ip saddr . oif @exit4 accept
 		rules = append(rules, slices.Concat(leavesAsEgress(family), accept()))
 	}
+	drop := []expr.Any{&expr.Counter{}, verdict(expr.VerdictDrop)}
 	for _, family := range egress.Families {
 		f := inet[family]
 		at := func(set string) []expr.Any {
 			return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr}, &expr.Lookup{SourceRegister: reg1, SetName: set}}
 		}
 		pods := slices.Concat([]expr.Any{&expr.Ct{Key: f.ctSource, Register: reg1, Direction: expr.CtDirOriginal}}, at(family.Guard()))
-		drop := []expr.Any{&expr.Counter{}, verdict(expr.VerdictDrop)}
 		rules = append(rules,
 			// meta mark & 0x0f000000 == 0 ct original ip saddr . oif @guard4 counter drop
 			slices.Concat(hasMark(0, mask), pods, drop),
@@ -185,6 +212,15 @@ func heldRules(mask uint32) [][]expr.Any {
 			slices.Concat(pods, protocol(f.nfproto), []expr.Any{f.source()}, at(family.Wrong()), drop),
 			// ct state invalid,untracked ip saddr . oif @guard4 counter drop
 			slices.Concat(protocol(f.nfproto), hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), []expr.Any{f.source()}, at(family.Guard()), drop))
+		for _, byMAC := range []bool{false, true} {
+			// meta mark & 0x0f000000 == 0 ct direction original ct original ip saddr . iif @pods4 ip daddr != @cluster4 counter drop
+			//
+			// The same pods, wherever they leave. Where a pod has got another one's address, and the owner of this table has
+			// not heard of it, the pod is not where the other was.
+			rules = append(rules, slices.Concat(hasMark(0, mask), isDirection(expr.CtDirOriginal), comesFromPod(byMAC, family), protocol(f.nfproto), []expr.Any{
+				f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: family.Cluster(), Invert: true},
+			}, drop))
+		}
 	}
 	return rules
 }

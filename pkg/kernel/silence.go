@@ -6,8 +6,9 @@ import (
 	"net/netip"
 	"slices"
 
+	cnins "github.com/containernetworking/cni/pkg/ns"
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -69,36 +70,28 @@ func inPod(path, link string, do func(*netlink.Handle, netlink.Link) error) erro
 	if path == "" {
 		return nil
 	}
-	pod, err := netns.GetFromPath(path)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open CNI_NETNS %s: %w", path, err)
-	}
-	defer pod.Close()
-	own, err := netns.Get()
-	if err != nil {
+	if same, err := cnins.CheckNetNS(path); err != nil {
 		return err
-	}
-	defer own.Close()
-	if pod.Equal(own) {
+	} else if same {
 		return nil
 	}
-	h, err := netlink.NewHandleAt(pod, unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("CNI_NETNS %s: %w", path, err)
-	}
-	defer h.Close()
-	if err := h.SetSocketTimeout(answerWithin); err != nil {
-		return err
-	}
-	l, err := h.LinkByName(link)
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
+	err := ns.WithNetNSPath(path, func(ns.NetNS) error {
+		h, err := openHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		l, err := h.LinkByName(link)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the pod's link %s: %w", link, noAnswer(err))
+		}
+		return do(h, l)
+	})
+	if errors.As(err, &ns.NSPathNotExistErr{}) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("read the pod's link %s: %w", link, noAnswer(err))
-	}
-	return do(h, l)
+	return err
 }
