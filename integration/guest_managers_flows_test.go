@@ -29,6 +29,9 @@ type flow struct {
 	right []time.Time // when a packet arrived, or TCP was answered, as it should
 }
 
+// sentHops is what packets begin with.
+const sentHops = 64
+
 // pace is the time between two packets of a flow; a guest emulates its processor.
 const pace = 100 * time.Millisecond
 
@@ -177,11 +180,11 @@ func (s *flows) look() {
 	}
 }
 
-// judge leaves out answers, what is no flow's, and resets: where a connection has been forgotten, it is the node that
-// sends them, with the address to which the answer came.
+// judge leaves out answers, what is no flow's, and the node's own resets: where a connection has been forgotten, it sends
+// them with the address to which the answer came, and nothing has forwarded them.
 func (s *flows) judge(link string, p nettest.Packet) {
 	i := slices.IndexFunc(s.all, func(f *flow) bool { return f.port == p.DstPort })
-	if i < 0 || p.Outgoing || p.Reset {
+	if i < 0 || p.Outgoing || p.Reset && p.Hops == sentHops {
 		return
 	}
 	f, source := s.all[i], p.Src.String()

@@ -287,7 +287,7 @@ func (s *soak) awaitWhole(ctx context.Context, t *testing.T) (awaited string) {
 		if time.Now().After(limit) {
 			return awaited
 		}
-		if !pause(ctx, 20*time.Millisecond) {
+		if !pause(ctx, nettest.Within(20*time.Millisecond)) {
 			return "the end"
 		}
 	}

@@ -120,10 +120,10 @@ func (f *flooder) flood(t *testing.T, pace time.Duration) {
 	t.Helper()
 	mac, gateway := f.Link(t, "eth0").Attrs().HardwareAddr, f.cluster.Node.Link(t, f.HostLink).Attrs().HardwareAddr
 	var frames [][]byte
-	for i := range streamsOfPod {
-		family := i / streamsOfFamily
+	for i := range streamsOfPod * *soakBurst {
+		family := i % streamsOfPod / streamsOfFamily
 		pod := netip.MustParseAddr(f.addresses[family])
-		protocol, transport := floodPacket(i)
+		protocol, transport := floodPacket(i % streamsOfPod)
 		frame := nettest.NewFrame(mac, gateway, pod, numberedIn(floodTo[family], f.number), protocol, transport)
 		f.frames, frames = append(f.frames, frame), append(frames, frame)
 	}
@@ -180,12 +180,12 @@ func vary(stream int, transport []byte, turn uint32) {
 // hurry is how many of a pod's first packets of each stream come one upon the other.
 const hurry = 20
 
-// spray sends a packet of each stream at a time.
+// spray sends some packets of each stream at a time.
 func (f *flooder) spray(ctx context.Context, pace time.Duration) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	begin := f.begin
-	for turn, since := uint32(0), 0; ; turn++ {
+	for turn, since := uint32(0), 0; ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -194,7 +194,11 @@ func (f *flooder) spray(ctx context.Context, pace time.Duration) error {
 		case <-timer.C:
 		}
 		load := payload{number: f.number, judged: f.begun.Load() != 0, sent: now()}
-		for i, frame := range f.frames {
+		for at, frame := range f.frames {
+			i := at % streamsOfPod
+			if i == 0 {
+				turn++
+			}
 			s := &f.streams[i]
 			if load.judged {
 				s.sequence++

@@ -23,10 +23,11 @@ import (
 )
 
 var (
-	soakFor  = flag.Duration("for", time.Minute, "how long egress-ip is measured; each of the others a tenth of it (after -args)")
-	soakRate = flag.Int("rate", 50_000, "packets a second, of all pods together (after -args)")
-	soakPods = flag.Int("pods", 12, "how many pods there are at a time (after -args)")
-	soakLog  = flag.String("log", "", "`file` to write to what has been done, with the number of the system behind its name (after -args)")
+	soakFor   = flag.Duration("for", time.Minute, "how long egress-ip is measured; each of the others a tenth of it (after -args)")
+	soakRate  = flag.Int("rate", 50_000, "packets a second, of all pods together (after -args)")
+	soakBurst = flag.Int("burst", 1, "packets of each kind that a pod sends at a time (after -args)")
+	soakPods  = flag.Int("pods", 12, "how many pods there are at a time (after -args)")
+	soakLog   = flag.String("log", "", "`file` to write to what has been done, with the number of the system behind its name (after -args)")
 )
 
 // soakEgress are the egress addresses.
@@ -54,7 +55,7 @@ type soak struct {
 	binaries     string // directory of this version's binary and of the former one's
 	table        int    // of the link's routes
 
-	pace     time.Duration // between two packets of a stream
+	pace     time.Duration // between two bursts of a stream
 	patience time.Duration // for a repair
 	callTime time.Duration // which a call takes, about
 
@@ -108,7 +109,7 @@ func newSoak(t *testing.T, system soakSystem) *soak {
 	t.Helper()
 	return &soak{
 		cluster: newNode(t), system: system, attached: map[*flooder]bool{},
-		pace: time.Duration(float64(time.Second) * float64(streamsOfPod**soakPods) / float64(*soakRate)),
+		pace: time.Duration(float64(time.Second) * float64(streamsOfPod**soakPods**soakBurst) / float64(*soakRate)),
 		// When the watcher thinks that somebody fights it, it looks every 30 s.
 		patience: 40 * time.Second * time.Duration(soakSlow), callTime: 25 * time.Millisecond * time.Duration(soakSlow),
 	}

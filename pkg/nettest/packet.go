@@ -16,6 +16,7 @@ type Packet struct {
 	EtherType        uint16     // unix.ETH_P_IP, ETH_P_IPV6 or ETH_P_ARP
 	Src, Dst         netip.Addr // ARP: the sender's and the target's protocol address
 	Protocol         uint8      // unix.IPPROTO_TCP, ..; behind IPv6 extension headers; 0 for ARP
+	Hops             uint8      // TTL or hop limit: how many more routers it may pass
 	SrcPort, DstPort uint16     // TCP, UDP; zero in later fragments
 	Reset            bool       // TCP: it refuses the connection
 	ICMPType         uint8      // ICMP and ICMPv6: see Protocol
@@ -56,7 +57,7 @@ func parsePacket(etherType uint16, b []byte) (Packet, bool) {
 			return Packet{}, false
 		}
 		p.Src, p.Dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
-		p.Protocol = b[9]
+		p.Hops, p.Protocol = b[8], b[9]
 		if fragmentOffset := binary.BigEndian.Uint16(b[6:]) & 0x1fff; fragmentOffset == 0 {
 			p.parseTransport(b[min(len(b), int(b[0]&0xf)*4):])
 		}
@@ -66,6 +67,7 @@ func parsePacket(etherType uint16, b []byte) (Packet, bool) {
 			return Packet{}, false
 		}
 		p.Src, p.Dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+		p.Hops = b[7]
 		p.parseExtensions(b[6], b[40:])
 		return p, true
 	}
