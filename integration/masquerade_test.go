@@ -26,6 +26,9 @@ func TestMasqueradeWithEgressAddress(t *testing.T) {
 	g.on(t, g.Router, "nft", "flush set inet seen seen4; flush set inet seen seen6")
 	require.Zero(t, answered(plain, "udp", "tcp"))
 	require.Empty(t, g.sources(t))
+	status, exit := g.egressIP(t, "status")
+	require.Equal(t, 1, exit, status)
+	require.Contains(t, status, "10.244.1.6")
 
 	g.Node.AddAddress(t, nettest.SecondLink, nettest.SecondIPv4+"/24")
 	g.Node.AddAddress(t, nettest.SecondLink, nettest.SecondIPv6+"/64")

@@ -77,12 +77,12 @@ func unmarkedRules() [][]expr.Any {
 			}))
 	}
 	for _, family := range egress.Families {
-		// ct direction original ct status snat ip saddr . oif @exit4 counter drop
+		// ct direction original ct status snat ip saddr . oif @exit4 goto dropped
 		//
 		// It is no pod's, and somebody's masquerade has found no other address on the link. It is the
 		// first of its connection, which is not confirmed, so the next one is translated once more.
 		rules = append(rules, slices.Concat(isDirection(expr.CtDirOriginal), isSourceTranslated(),
-			leavesAsEgress(family), []expr.Any{&expr.Counter{}, verdict(expr.VerdictDrop)}))
+			leavesAsEgress(family), goTo(egress.Dropped)))
 	}
 	return rules
 }

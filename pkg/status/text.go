@@ -45,8 +45,12 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 	writeList(&b, "missing, and not of one pod or link", s.Missing)
 	writeList(&b, "unrecorded: egress-ip's in the kernel, but of no recorded pod", s.Unrecorded)
 	writeList(&b, "somebody else's, and in the way", s.InTheWay)
-	writeList(&b, "dropped by the guard in the last 5 minutes", drops(s.Dropped, "%s of %s (%s) that would have left by %s, the last %s ago; `egress-ip explain %[2]s` says why"))
-	writeList(&b, "forged sources, dropped in the last 5 minutes", drops(s.Forged, "%s with the source of %s (%s) that arrived by %s, the last %s ago"))
+	writeList(&b, "dropped by the guard in the last 5 minutes", drops(s.Dropped,
+		"%s of %s (%s) that would have left by %s, the last %s ago; `egress-ip explain %[2]s` says why",
+		"%s of %s that would have left by %[4]s, the last %[5]s ago; it is no pod with egress: its pod has ended, or a masquerade found no address of %[4]s but an egress address"))
+	writeList(&b, "forged sources, dropped in the last 5 minutes", drops(s.Forged,
+		"%s with the source of %s (%s) that arrived by %s, the last %s ago",
+		"%s with the source %s that arrived by %[4]s, the last %[5]s ago"))
 	writeList(&b, "could not be read", s.Unread)
 	_, err := w.Write(b.Bytes())
 	return err
@@ -91,13 +95,14 @@ func (s Status) headline() string {
 	return "NOT healthy: " + strings.Join(found, ", ") + remedy
 }
 
-// drops has a line for each, in a format that takes packets, pod, address, link and age.
-func drops(all []Drop, format string) []string {
+// drops has a line for each, in a format that takes packets, pod, address, link and age; unrecorded is that of an
+// address that no recorded pod has.
+func drops(all []Drop, recorded, unrecorded string) []string {
 	var lines []string
 	for _, d := range all {
-		pod := d.Pod
+		format, pod := recorded, d.Pod
 		if pod == "" {
-			pod = d.Address.String()
+			format, pod = unrecorded, d.Address.String()
 		}
 		lines = append(lines, fmt.Sprintf(format, count(int(d.Packets), "packet"), pod, d.Address, d.Link, age(time.Duration(d.Seconds)*time.Second)))
 	}
