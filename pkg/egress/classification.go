@@ -214,7 +214,10 @@ func (c Classes) SharedElements() []Element {
 		}
 	}
 	for _, p := range c.Pods {
-		links[p.Index] = true
+		if !links[p.Index] {
+			links[p.Index] = true
+			elements = append(elements, LinkElement(p.Index))
+		}
 		if e := p.exit(); !exits[e] {
 			exits[e] = true
 			elements = append(elements, e, forgedElement(p.Address))

@@ -118,6 +118,9 @@ func (f Family) Forgeries() string { return "forged" + f.digit() }
 // UnmarkedMap is the map { 0 : goto others }, of both address families.
 const UnmarkedMap = "unmarked"
 
+// LinkSet is the set of the egress links, of both address families.
+const LinkSet = "links"
+
 func (f Family) digit() string {
 	if f == IPv4 {
 		return "4"
@@ -129,7 +132,7 @@ func (f Family) digit() string {
 type Element struct {
 	Set     string
 	Pod     netip.Addr   // the key, or its first half
-	Link    int          // ifindex: the key's second half
+	Link    int          // ifindex: the key's second half, or, in LinkSet, the key
 	MAC     string       // Bridged: the key's second half
 	Net     netip.Prefix // Cluster: the key
 	Chain   string       // where a verdict map goes to
@@ -140,6 +143,9 @@ type Element struct {
 
 // UnmarkedElement is what the map UnmarkedMap has.
 func UnmarkedElement() Element { return Element{Set: UnmarkedMap, Chain: Others} }
+
+// LinkElement is what LinkSet has of a link.
+func LinkElement(index int) Element { return Element{Set: LinkSet, Link: index} }
 
 // String gives the element as nft prints it, without the comment, and where it is.
 func (e Element) String() string { return e.Named(Unnamed) }

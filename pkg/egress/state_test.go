@@ -144,6 +144,7 @@ func TestSharedElements(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"element { 0 : goto others } of map unmarked in table inet egress_ip",
+		`element { "if134" } of set links in table inet egress_ip`,
 		`element { 192.168.124.99 . "if134" } of set exit4 in table inet egress_ip`,
 		"element { 192.168.124.99 : goto forged } of map out4 in table inet egress_ip",
 		"element { 192.168.124.99 : goto mark_134 } of map arrived4 in table inet egress_ip",

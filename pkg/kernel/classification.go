@@ -17,6 +17,7 @@ import (
 //
 //	table inet egress_ip {
 //		map unmarked { type mark : verdict; size 1; }            # { 0 : goto others }
+//		set links { type iface_index; }                          # egress links
 //		set cluster4 { type ipv4_addr; flags interval; }         # and cluster6
 //		set cluster4_134 { type ipv4_addr; flags interval; }     # a link, where none is configured; and cluster6_134
 //		map snat4 { type ipv4_addr . iface_index : ipv4_addr; }  # pod . link : egress address; and snat6
@@ -162,9 +163,11 @@ func unmarkedMap() *nftables.Set {
 	}, 1)
 }
 
+func linkSet() *nftables.Set { return set(egressTable, egress.LinkSet, nftables.TypeIFIndex) }
+
 // sharedSets are the maps and sets that exist with the table.
 func sharedSets() []*nftables.Set {
-	sets := []*nftables.Set{unmarkedMap()}
+	sets := []*nftables.Set{unmarkedMap(), linkSet()}
 	for _, family := range egress.Families {
 		sets = append(sets, setsOf(family)...)
 	}
@@ -182,6 +185,9 @@ func setNamed(name string) *nftables.Set {
 				return s
 			}
 		}
+	}
+	if name == egress.LinkSet {
+		return linkSet()
 	}
 	return unmarkedMap()
 }

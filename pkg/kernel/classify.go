@@ -155,19 +155,19 @@ func (k *Kernel) Declassify(gone Gone) error {
 	}))
 }
 
-// leadingTo returns the elements that lead to links' chains for what arrives by them.
+// leadingTo returns the elements of links, and those that lead to their chains for what arrives by them.
 func (k *Kernel) leadingTo(links []int) ([]egress.Element, error) {
 	if len(links) == 0 {
 		return nil, nil
 	}
 	var leading []egress.Element
-	for _, family := range egress.Families {
-		arrived, err := k.elements(family.Arrived(), nil)
+	for _, set := range []string{egress.LinkSet, egress.IPv4.Arrived(), egress.IPv6.Arrived()} {
+		elements, err := k.elements(set, nil)
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range arrived {
-			if slices.ContainsFunc(links, func(link int) bool { return e.Chain == egress.MarkChain(link) }) {
+		for _, e := range elements {
+			if slices.ContainsFunc(links, func(link int) bool { return e.Link == link || e.Chain == egress.MarkChain(link) }) {
 				leading = append(leading, e)
 			}
 		}

@@ -59,6 +59,10 @@ func fromSetElement(set string, s nftables.SetElement) egress.Element {
 		e.Chain = gotoChain(s.Val)
 		return e
 	}
+	if set == egress.LinkSet && len(s.Key) == 4 {
+		e.Link = int(binary.NativeEndian.Uint32(s.Key))
+		return e
+	}
 	family := egress.IPv4
 	if strings.HasSuffix(set, "6") {
 		family = egress.IPv6
