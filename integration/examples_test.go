@@ -41,6 +41,13 @@ func TestExamples(t *testing.T) {
 			require.Error(t, err)
 			require.Contains(t, out, "payments")
 		},
+		"namespace.conflist": func(t *testing.T, c *cluster) {
+			require.Equal(t, egress4, c.add(t, nil).sees(t, nettest.ServerAskIPv4))
+			other := c.newPod(t, nil)
+			other.namespace = "other"
+			other.add(t)
+			require.Equal(t, nettest.PrimaryIPv4, other.sees(t, nettest.ServerAskIPv4))
+		},
 		"probe-only.conflist": func(t *testing.T, c *cluster) {
 			c.Router.AddAddress(t, nettest.RouterPrimaryLink, probeSource+"/64")
 			c.Router.AddRoute(t, nettest.Route{Dst: "fd00:10:244:1::/64", Via: nettest.PrimaryIPv6, Link: nettest.RouterPrimaryLink})
@@ -68,5 +75,5 @@ func TestExamples(t *testing.T) {
 	}
 	files, err := filepath.Glob("../conflist-examples/*.conflist")
 	require.NoError(t, err)
-	require.Len(t, files, 5)
+	require.Len(t, files, 6)
 }

@@ -110,11 +110,13 @@ const (
 // entryFlags are of an entry that they make on one line.
 var entryFlags = []string{"--link", "enp*", "--gateway", "192.168.124.1", "--gateway", "fd00:124::1",
 	"--allow", "payments,team-*=192.168.124.96/28,fd00:124::90/124", "--allow", "tools",
+	"--default", "team-build", "--default", "payments,team-*=192.168.124.99,fd00:124::99",
 	"--cluster-cidr", "10.244.0.0/16", "--cluster-cidr", "10.96.0.0/12"}
 
 const flagsEntry = `{"type":"egress-ip","capabilities":{"io.kubernetes.cri.pod-annotations":true},` +
 	`"links":[{"name":"enp*","gateways":["192.168.124.1","fd00:124::1"],` +
 	`"allow":[{"namespaces":["payments","team-*"],"addresses":["192.168.124.96/28","fd00:124::90/124"]},{"namespaces":["tools"]}]}],` +
+	`"defaults":[{"namespaces":["team-build"]},{"namespaces":["payments","team-*"],"address":"192.168.124.99,fd00:124::99"}],` +
 	`"clusterCIDRs":["10.244.0.0/16","10.96.0.0/12"]}`
 
 const probeOnly = `{"type":"egress-ip","capabilities":{"io.kubernetes.cri.pod-annotations":true}}`

@@ -23,6 +23,7 @@ var (
 type Config struct {
 	Network      string // the conflist's name
 	Links        []Link
+	Defaults     []Default
 	ClusterCIDRs []netip.Prefix
 	RulePriority uint32
 	TableBase    uint32
@@ -61,7 +62,17 @@ type Allow struct {
 // MatchesNamespace reports whether the entry speaks of the namespace; an unknown
 // one, empty, is matched by "*" alone.
 func (a Allow) MatchesNamespace(namespace string) bool {
-	for _, pattern := range a.Namespaces {
+	return matchesNamespace(a.Namespaces, namespace)
+}
+
+// Default is an element of defaults: what the pods of namespaces ask for that have no annotation.
+type Default struct {
+	Namespaces  []string          // globs
+	Annotations map[string]string // that they count as having; none: they are plain
+}
+
+func matchesNamespace(patterns []string, namespace string) bool {
+	for _, pattern := range patterns {
 		if pattern == "*" || namespace != "" && Glob(pattern, namespace) {
 			return true
 		}

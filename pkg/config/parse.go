@@ -37,6 +37,13 @@ func parse(stdin []byte) (Config, error) {
 		}
 		c.Links = append(c.Links, link)
 	}
+	for i, d := range w.Defaults {
+		parsed, err := parseDefault(i, d)
+		if err != nil {
+			return Config{}, err
+		}
+		c.Defaults = append(c.Defaults, parsed)
+	}
 	for i, s := range w.ClusterCIDRs {
 		key := fmt.Sprintf("clusterCIDRs[%d]", i)
 		p, err := parsePrefix(key, s)
@@ -109,8 +116,11 @@ func fieldPath(err error) string {
 }
 
 // decode reads what is asked for and nothing else: other keys may be what they like.
-func decode(stdin []byte, w *wireCall) error {
-	return decodeError(stdin, kjson.UnmarshalCaseSensitivePreserveInts(stdin, w))
+func decode(stdin []byte, w *wireCall) error { return decodeError(stdin, decodeLoosely(stdin, w)) }
+
+// decodeLoosely reads the keys that there are places for, and no others.
+func decodeLoosely(data []byte, into any) error {
+	return kjson.UnmarshalCaseSensitivePreserveInts(data, into)
 }
 
 // decodeError names the key and the value that are of a wrong type.
@@ -188,6 +198,8 @@ func knownKeys(path string) string {
 		of = wireAllow{}
 	case strings.HasPrefix(path, "links["):
 		of = wireLink{}
+	case strings.HasPrefix(path, "defaults["):
+		of = wireDefault{}
 	case strings.HasPrefix(path, "probeSNAT."):
 		of = wireProbe{}
 	}

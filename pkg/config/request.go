@@ -39,10 +39,12 @@ type Request struct {
 	HostInterfaces []string
 	PodMAC         string
 
-	// Addresses are the egress addresses that the annotation names, one a family
-	// at the most; Link is the annotation of that name. Both empty: no annotation.
+	// Addresses are the egress addresses that the annotation names, at most one per address
+	// family; Link is the annotation of that name. Both empty: no annotation.
 	Addresses []netip.Addr
 	Link      string
+	// Origin is the element of the entry that says so instead of annotations, "defaults[0]"; empty: annotations.
+	Origin string
 
 	// PrevResult is what the plugins before have made; ADD hands it on, as CNIVersion
 	// has it.
@@ -56,13 +58,28 @@ func (r Request) Annotated() bool { return len(r.Addresses) > 0 || r.Link != "" 
 // AnnotationError is an annotation that cannot be honoured.
 type AnnotationError struct {
 	Annotation string // the whole key
+	Origin     string // the element of defaults that has it in the annotation's place; empty: none
 	Value      string
 	Problem    string // what is wrong and what to do
 }
 
 func (e *AnnotationError) Error() string {
-	return fmt.Sprintf("annotation %s: %q: %s", e.Annotation, e.Value, e.Problem)
+	return fmt.Sprintf("%s: %q: %s", keyOf(e.Annotation, e.Origin), e.Value, e.Problem)
 }
+
+// keyOf is where the value of an annotation is written.
+func keyOf(annotation, origin string) string {
+	if origin == "" {
+		return "annotation " + annotation
+	}
+	return origin + "." + strings.TrimPrefix(annotation, annotationPrefix)
+}
+
+// LinkKey is where the request's link is written, or would be.
+func (r Request) LinkKey() string { return keyOf(LinkAnnotation, r.Origin) }
+
+// AddressKey is where the request's addresses are written, or would be.
+func (r Request) AddressKey() string { return keyOf(AddressAnnotation, r.Origin) }
 
 // AddressError is what stands against one address of the address annotation.
 func (r Request) AddressError(problem string) error {
@@ -70,12 +87,12 @@ func (r Request) AddressError(problem string) error {
 	for _, a := range r.Addresses {
 		values = append(values, a.String())
 	}
-	return &AnnotationError{AddressAnnotation, strings.Join(values, ","), problem}
+	return &AnnotationError{AddressAnnotation, r.Origin, strings.Join(values, ","), problem}
 }
 
 // LinkError is what stands against the link annotation.
 func (r Request) LinkError(problem string) error {
-	return &AnnotationError{LinkAnnotation, r.Link, problem}
+	return &AnnotationError{LinkAnnotation, r.Origin, r.Link, problem}
 }
 
 // InvalidError is what is wrong with anything but an annotation; it names the
@@ -210,13 +227,13 @@ func (r *Request) parseAnnotations(annotations map[string]string) error {
 		case LinkAnnotation:
 			r.Link = value
 			if value == "" || checkGlob(key, value) != nil {
-				err = errors.New("is no name of a link; name one of the node's, or remove the annotation")
+				err = errors.New("is no name of a link; name one of the node's, or leave it out")
 			}
 		default:
 			err = unknownAnnotation(key)
 		}
 		if err != nil {
-			return &AnnotationError{key, value, err.Error()}
+			return &AnnotationError{key, r.Origin, value, err.Error()}
 		}
 	}
 	if !r.Annotated() {

@@ -99,6 +99,7 @@ func definitions() properties {
 	}
 	return properties{
 		{"address", matches(ip4 + `|` + ip6)},
+		{"addresses", matches(` *(?:` + ip4 + `|` + ip6 + `) *(?:, *(?:` + ip4 + `|` + ip6 + `) *)?`)},
 		{"nextHop", schema{Ref: ref("address"), Not: butNot("^(?:" + noHost + `|` + multicast + ")")}},
 		{"linkLocal", schema{Ref: ref("address"), Pattern: "^" + linkLocal}},
 		{"globalIPv6", schema{Ref: ref("address"), Pattern: ":", Not: butNot("^(?:" + noHost + `|` + multicast + `|` + linkLocal + ")")}},

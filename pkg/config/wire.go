@@ -41,6 +41,9 @@ type wire struct {
 
 	// The links that may carry egress, and who may use them. Without any, egress-ip only installs the probe table.
 	Links []wireLink `json:"links"`
+	// Egress for namespaces whose pods have no annotation of egress-ip's. The first element with a matching namespace applies to such
+	// a pod, as if the pod had these annotations; one without `address` and `link` leaves it plain. `allow` decides as it does for annotations.
+	Defaults []wireDefault `json:"defaults"`
 	// Destinations that never leave by the egress link: pods, Services, nodes. For an address family of which none is
 	// listed: every route of the main table that is neither a default route nor on the egress link.
 	ClusterCIDRs []string `json:"clusterCIDRs" schema:"clusterNetwork"`
@@ -82,6 +85,16 @@ type wireAllow struct {
 	Namespaces []string `json:"namespaces" schema:"glob,required,min=1"`
 	// Egress addresses and networks of them. Omitted: only the link's own address.
 	Addresses []string `json:"addresses" schema:"network,min=1"`
+}
+
+// Namespaces, and what their pods ask for that have no annotation.
+type wireDefault struct {
+	// Globs of namespaces. `*` matches all, and is the only one that matches where the runtime names no namespace.
+	Namespaces []string `json:"namespaces" schema:"glob,required,min=1"`
+	// What the annotation egress-ip.cni/address would have.
+	Address *string `json:"address" schema:"addresses"`
+	// What the annotation egress-ip.cni/link would have.
+	Link *string `json:"link" schema:"linkPattern"`
 }
 
 type wireProbe struct {

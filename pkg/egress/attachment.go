@@ -17,7 +17,8 @@ type Attachment struct {
 	Network      string         `json:"network"`      // the conflist's name: a GC speaks for one network
 	PodNamespace string         `json:"podNamespace"` // empty where the runtime names none
 	PodName      string         `json:"podName"`
-	Since        time.Time      `json:"since"` // of the first ADD
+	Since        time.Time      `json:"since"`            // of the first ADD
+	Origin       string         `json:"origin,omitempty"` // the element of defaults that asks for it; empty: annotations
 	RulePriority uint32         `json:"rulePriority"`
 	MarkMask     uint32         `json:"markMask"`
 	MaskedMarks  uint32         `json:"maskedMarks,omitempty"`  // others' bits, beside kube-proxy's

@@ -161,7 +161,7 @@ func (s selection) linkFor(address netip.Addr) (Link, error) {
 	case 0:
 		return Link{}, s.noLink(address)
 	}
-	return Link{}, s.errorf("the networks of %s all hold %s; name one with the annotation %s", names(found), address, config.LinkAnnotation)
+	return Link{}, s.errorf("the networks of %s all hold %s; name one: %s", names(found), address, s.LinkKey())
 }
 
 func (s selection) admits(link Link) bool {
@@ -211,7 +211,7 @@ func (s selection) noLink(address netip.Addr) error {
 func (s selection) patterns() string {
 	var patterns []string
 	if s.Link != "" {
-		patterns = append(patterns, fmt.Sprintf("%q (annotation %s)", s.Link, config.LinkAnnotation))
+		patterns = append(patterns, fmt.Sprintf("%q (%s)", s.Link, s.LinkKey()))
 	}
 	for i, l := range s.config.Links {
 		if l.Pattern == "" {
@@ -247,7 +247,7 @@ func (s selection) byLink() ([]Flow, error) {
 	}
 	if len(found) != 1 {
 		if link, ok := s.node.linkNamed(s.Link); ok {
-			return nil, s.errorf("the link %s has no global address to leave with; name one with the annotation %s", link.Name, config.AddressAnnotation)
+			return nil, s.errorf("the link %s has no global address to leave with; name one: %s", link.Name, s.AddressKey())
 		}
 		if len(found) == 0 {
 			return nil, s.errorf("no link of this node that has an address matches it and egress-ip's configuration, which allows for %s; name another, or add it to links in the conflist", s.patterns())
@@ -270,7 +270,7 @@ func (s selection) byLink() ([]Flow, error) {
 		flows = append(flows, s.flows(link, address)...)
 	}
 	if len(flows) == 0 {
-		return nil, s.errorf("the link %s has no address of a family that the pod has; name one with the annotation %s, or choose another link", link.Name, config.AddressAnnotation)
+		return nil, s.errorf("the link %s has no address of a family that the pod has; name one (%s), or choose another link", link.Name, s.AddressKey())
 	}
 	return flows, nil
 }

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -29,22 +30,22 @@ func (w Way) Verdict() Verdict {
 
 func (w Way) verdict() Verdict {
 	if !w.HasEgress() {
-		return Verdict{false, fmt.Sprintf("The annotation names no %s address, so the pod's %s packets go as a plain pod's: this one %s",
-			FamilyOf(w.Packet.To), FamilyOf(w.Packet.To), w.going())}
+		return Verdict{false, fmt.Sprintf("%s names no %s address, so the pod's %s packets go as a plain pod's: this one %s",
+			capitalized(w.asker()), FamilyOf(w.Packet.To), FamilyOf(w.Packet.To), w.going())}
 	}
 	for _, chain := range []string{w.Marking.Altered, w.Translation.Altered} {
 		if chain != "" {
-			return Verdict{false, fmt.Sprintf("It is not known whether the packet goes as the annotation says (by %s as %s), because chain %s of table inet egress_ip is not as egress-ip makes it; as far as it can be read, the packet %s; %s",
-				w.Flow.Link, w.Flow.Address, chain, w.going(), resync)}
+			return Verdict{false, fmt.Sprintf("It is not known whether the packet goes as %s says (by %s as %s), because chain %s of table inet egress_ip is not as egress-ip makes it; as far as it can be read, the packet %s; %s",
+				w.asker(), w.Flow.Link, w.Flow.Address, chain, w.going(), resync)}
 		}
 	}
 	if by, is := w.Cluster(); is {
-		return Verdict{true, fmt.Sprintf("As the annotation says, which leaves cluster destinations alone (%s): the packet %s",
-			by, w.going())}
+		return Verdict{true, fmt.Sprintf("As %s says, which leaves cluster destinations alone (%s): the packet %s",
+			w.asker(), by, w.going())}
 	}
 	causes := w.causes()
 	if len(causes) == 0 {
-		return Verdict{true, "As the annotation says: the packet " + w.going()}
+		return Verdict{true, fmt.Sprintf("As %s says: the packet %s", w.asker(), w.going())}
 	}
 	var whats, remedies []string
 	for _, c := range causes {
@@ -53,9 +54,14 @@ func (w Way) verdict() Verdict {
 			remedies = append(remedies, c.remedy)
 		}
 	}
-	return Verdict{false, fmt.Sprintf("NOT as the annotation says (by %s as %s): the packet %s, because %s; %s",
-		w.Flow.Link, w.Flow.Address, w.going(), strings.Join(whats, " and "), strings.Join(remedies, ", then "))}
+	return Verdict{false, fmt.Sprintf("NOT as %s says (by %s as %s): the packet %s, because %s; %s",
+		w.asker(), w.Flow.Link, w.Flow.Address, w.going(), strings.Join(whats, " and "), strings.Join(remedies, ", then "))}
 }
+
+// asker is what asks for the pod's egress.
+func (w Way) asker() string { return cmp.Or(w.Origin, "the annotation") }
+
+func capitalized(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // going says where the packet goes.
 func (w Way) going() string {

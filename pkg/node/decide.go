@@ -112,6 +112,7 @@ func (n *Node) desire(c config.Config, r config.Request) (decision, []egress.Add
 		Network:      c.Network,
 		PodNamespace: r.PodNamespace,
 		PodName:      r.PodName,
+		Origin:       r.Origin,
 		Since:        time.Now().UTC().Truncate(time.Second),
 		RulePriority: c.RulePriority,
 		MarkMask:     mask,

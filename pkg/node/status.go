@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -248,6 +249,7 @@ func (v *view) podStatus(a egress.Attachment, f, recorded egress.Flow, missing m
 	s := status.Pod{
 		Namespace: a.PodNamespace, Name: a.PodName, ContainerID: a.ContainerID, Interface: a.IfName,
 		Address: f.Pod, EgressAddress: f.Address, Link: f.Link, Since: a.Since,
+		Origin: cmp.Or(a.Origin, status.OriginAnnotation),
 	}
 	if v.owners[f.Pod] != a.Owner {
 		s.Missing = []string{"its address, which another pod has by now"}

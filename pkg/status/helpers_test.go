@@ -29,7 +29,7 @@ func shop(address, egress string) status.Pod {
 	return status.Pod{
 		Namespace: "payments", Name: "shop-7d9f8", ContainerID: "4f1c2a9be07d55e1", Interface: "eth0",
 		Address: addr(address), EgressAddress: addr(egress), Link: "enp7s0",
-		Since: now.Add(-3*time.Hour - 12*time.Minute - 5*time.Second), Sent: &status.Counter{Packets: 1234, Bytes: 567890},
+		Origin: status.OriginAnnotation, Since: now.Add(-3*time.Hour - 12*time.Minute - 5*time.Second), Sent: &status.Counter{Packets: 1234, Bytes: 567890},
 	}
 }
 
@@ -38,7 +38,7 @@ func jail() status.Pod {
 	return status.Pod{
 		ContainerID: "0123456789abcdef0123456789abcdef", Interface: "eth0",
 		Address: addr("10.244.1.6"), EgressAddress: addr("192.168.125.99"), Link: "enp8s0",
-		Since: now.Add(-50 * time.Hour),
+		Origin: "defaults[1]", Since: now.Add(-50 * time.Hour),
 	}
 }
 

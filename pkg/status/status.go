@@ -66,6 +66,7 @@ type Pod struct {
 	Address       netip.Addr `json:"address"`
 	EgressAddress netip.Addr `json:"egressAddress"`
 	Link          string     `json:"link"`    // the egress link
+	Origin        string     `json:"origin"`  // what asks for it: "annotation", or the element of defaults, "defaults[0]", as it was at the ADD
 	Since         time.Time  `json:"since"`   // of the first ADD, to the second
 	Sent          *Counter   `json:"sent"`    // to the link, IP headers included, since that ADD, or since the nftables table was last built anew; null: not counted
 	State         string     `json:"state"`   // "healthy", or in a few words why not
@@ -87,6 +88,9 @@ type Counter struct {
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
 }
+
+// OriginAnnotation is the origin of what a pod's own annotations ask for.
+const OriginAnnotation = "annotation"
 
 // PodHealthy is the state of a pod whose packets leave as its annotation says.
 const PodHealthy = "healthy"

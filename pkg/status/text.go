@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,13 +26,21 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 		links.row(l.Missing, l.Name, string(l.State), strconv.Itoa(l.Index), decimal(uint64(l.Table)), strconv.Itoa(l.Pods), defaults)
 	}
 	pods := table{columns: []string{"POD", "ADDRESS", "EGRESS ADDRESS", "LINK", "STATE", "PACKETS", "BYTES", "SINCE", "AGE"}}
+	byDefaults := slices.ContainsFunc(s.Pods, func(p Pod) bool { return p.Origin != OriginAnnotation })
+	if byDefaults {
+		pods.columns = append(pods.columns, "BY")
+	}
 	for _, p := range s.Pods {
 		packets, octets := "-", "-"
 		if p.Sent != nil {
 			packets, octets = decimal(p.Sent.Packets), decimal(p.Sent.Bytes)
 		}
-		pods.row(p.Missing, p.title(), p.Address.String(), p.EgressAddress.String(), p.Link, p.State,
-			packets, octets, p.Since.UTC().Format(time.RFC3339), age(now.Sub(p.Since)))
+		row := []string{p.title(), p.Address.String(), p.EgressAddress.String(), p.Link, p.State,
+			packets, octets, p.Since.UTC().Format(time.RFC3339), age(now.Sub(p.Since))}
+		if byDefaults {
+			row = append(row, p.Origin)
+		}
+		pods.row(p.Missing, row...)
 	}
 	probe := table{columns: []string{"PROBES", "LINKS", "ADDRESS", "REWRITTEN TO", "PACKETS", "BYTES"}}
 	if p := s.Probe; p != nil {

@@ -17,6 +17,7 @@ import (
 type entryOptions struct {
 	file                                 string
 	links, gateways, allow, clusterCIDRs []string
+	defaults                             []string
 }
 
 func entryFlags(flags *pflag.FlagSet) *entryOptions {
@@ -25,6 +26,7 @@ func entryFlags(flags *pflag.FlagSet) *entryOptions {
 	flags.StringArrayVar(&o.links, "link", nil, "link that may carry egress, a `name` or a glob; without it, the link whose network contains the address")
 	flags.StringArrayVar(&o.gateways, "gateway", nil, "the link's next hop, an `address`, if the main table has none; at most one per address family")
 	flags.StringArrayVar(&o.allow, "allow", nil, "who may use the link with which addresses, `namespaces=addresses`: payments,team-*=192.168.124.96/28; without = the link's own address")
+	flags.StringArrayVar(&o.defaults, "default", nil, "egress for namespaces whose pods have no annotation, `namespaces=addresses`: payments,team-*=192.168.124.99; without = their pods are plain; the first that matches applies")
 	flags.StringArrayVar(&o.clusterCIDRs, "cluster-cidr", nil, "destinations that never leave by the link, a `prefix`: pods, Services, nodes; once for each")
 	return o
 }
@@ -33,12 +35,12 @@ func entryFlags(flags *pflag.FlagSet) *entryOptions {
 func (o *entryOptions) check(flags *pflag.FlagSet) error {
 	switch {
 	case flags.Changed("entry") && o.made():
-		return errors.New("--entry has the whole entry; leave out --link, --gateway, --allow and --cluster-cidr, or --entry")
+		return errors.New("--entry has the whole entry; leave out --link, --gateway, --allow, --default and --cluster-cidr, or --entry")
 	case flags.Changed("entry") && o.file == "":
 		return errors.New("--entry is empty; name a file, or - for stdin")
 	case len(o.links) > 1:
 		return fmt.Errorf("--link %s and --link %s: flags speak of one link; for several, write the entry into a file for --entry", o.links[0], o.links[1])
-	case len(o.links)+len(o.gateways) > 0 && len(o.allow) == 0:
+	case len(o.links)+len(o.gateways)+len(o.defaults) > 0 && len(o.allow) == 0:
 		return errors.New("without --allow nobody may use the link; say who, and with which addresses: --allow payments=192.168.124.96/28")
 	}
 	return nil
@@ -46,7 +48,7 @@ func (o *entryOptions) check(flags *pflag.FlagSet) error {
 
 // made reports whether the entry is made of flags.
 func (o *entryOptions) made() bool {
-	return len(o.links)+len(o.gateways)+len(o.allow)+len(o.clusterCIDRs) > 0
+	return len(o.links)+len(o.gateways)+len(o.allow)+len(o.defaults)+len(o.clusterCIDRs) > 0
 }
 
 // wanted returns the entry that the flags ask for, checked.
@@ -105,11 +107,20 @@ func (o *entryOptions) entry() ([]byte, error) {
 		Gateways []string `json:"gateways,omitempty"`
 		Allow    []allow  `json:"allow"`
 	}
+	type byDefault struct {
+		Namespaces []string `json:"namespaces"`
+		Address    string   `json:"address,omitempty"`
+	}
 	var entry struct {
-		Links        []link   `json:"links,omitempty"`
-		ClusterCIDRs []string `json:"clusterCIDRs,omitempty"`
+		Links        []link      `json:"links,omitempty"`
+		Defaults     []byDefault `json:"defaults,omitempty"`
+		ClusterCIDRs []string    `json:"clusterCIDRs,omitempty"`
 	}
 	entry.ClusterCIDRs = o.clusterCIDRs
+	for _, s := range o.defaults {
+		namespaces, address, _ := strings.Cut(s, "=")
+		entry.Defaults = append(entry.Defaults, byDefault{strings.Split(namespaces, ","), address})
+	}
 	if len(o.allow) > 0 {
 		l := link{Name: strings.Join(o.links, ""), Gateways: o.gateways}
 		for _, s := range o.allow {

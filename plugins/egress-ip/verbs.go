@@ -15,7 +15,7 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/node"
 )
 
-// add fails a plain pod, one without an annotation of egress-ip's, only for what is
+// add fails a plain pod, one without an annotation of egress-ip's and not selected by defaults, only for what is
 // wrong with the chain: a prevResult that does not parse, or CNI_NETNS. Whatever else
 // is wrong, an entry with a mistake or a kernel that cannot be read, is logged.
 func add(args *skel.CmdArgs) error {
@@ -32,6 +32,11 @@ func add(args *skel.CmdArgs) error {
 	// A main plugin makes a new link; whoever attaches one once more wants it to send.
 	if err := kernel.Unsilence(args.Netns, args.IfName); err != nil {
 		slog.Warn("the pod may not be able to send", "error", err)
+	}
+	if !r.Annotated() {
+		if err := r.ApplyDefaults(args.StdinData, args.Args); err != nil {
+			return cniError(err)
+		}
 	}
 	if r.Annotated() {
 		err = addAnnotated(args, r)
@@ -80,8 +85,15 @@ func addPlain(args *skel.CmdArgs, r config.Request) error {
 
 func check(args *skel.CmdArgs) error {
 	r, err := config.ParseRequest(args)
-	if err != nil || !r.Annotated() {
+	if err != nil {
 		return cniError(err)
+	}
+	if !r.Annotated() {
+		// By defaults, as they were when it started, or plain.
+		recorded, err := node.Recorded(egress.Owner{ContainerID: r.ContainerID, IfName: r.IfName})
+		if err != nil || !recorded {
+			return cniError(err)
+		}
 	}
 	n, err := node.Open()
 	if err != nil {
