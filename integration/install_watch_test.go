@@ -40,7 +40,7 @@ var flagsOfOne = []string{"--allow", "payments"}
 const entryOfOne = `{"type":"egress-ip","capabilities":{"io.kubernetes.cri.pod-annotations":true},"links":[{"allow":[{"namespaces":["payments"]}]}]}`
 
 // TestInstallWatch: what the main plugin, or somebody else, does to what is installed
-// is put right.
+// is repaired.
 func TestInstallWatch(t *testing.T) {
 	t.Parallel()
 	const file = "10-net.conflist"
@@ -198,7 +198,7 @@ func TestInstallWatchFollowsEntry(t *testing.T) {
 	require.Contains(t, w.stderr.String(), `unknown key \"tableBases\"`)
 }
 
-// TestInstallWatchFights: somebody who takes the entry out again and again is put right
+// TestInstallWatchFights: somebody who takes the entry out again and again is repaired
 // ten times, and then less and less often, and the log says so.
 func TestInstallWatchFights(t *testing.T) {
 	t.Parallel()
@@ -214,7 +214,7 @@ func TestInstallWatchFights(t *testing.T) {
 	}
 	require.Greater(t, took[12], 500*time.Millisecond, took) // the pause is a second at the least
 	w.end(t, unix.SIGTERM)
-	require.Contains(t, w.stderr.String(), "somebody undoes again and again what is put right here")
+	require.Contains(t, w.stderr.String(), "another program undoes again and again what is repaired here")
 	require.Contains(t, w.stderr.String(), "put the entry into "+n.conf("10-net.conflist"))
 }
 

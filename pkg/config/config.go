@@ -80,7 +80,7 @@ func matchesNamespace(patterns []string, namespace string) bool {
 	return false
 }
 
-// ProbeMode says when the probe table is to stand.
+// ProbeMode says when the probe table is to exist.
 type ProbeMode string
 
 // The modes, see DESIGN section 2.

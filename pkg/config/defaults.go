@@ -14,7 +14,7 @@ func (r *Request) ApplyDefaults(entry []byte, cniArgs string) error {
 		Defaults []json.RawMessage `json:"defaults"`
 	}
 	if err := decodeLoosely(entry, &w); err != nil || len(w.Defaults) == 0 {
-		return nil // what cannot be read selects nobody; [ParseEntry] says what is wrong
+		return nil // what cannot be read selects no pod; [ParseEntry] says what is wrong
 	}
 	namespace, _, err := pod(cniArgs)
 	if err != nil {

@@ -98,7 +98,7 @@ func decodeStrict(stdin []byte, w *wire) error {
 	for _, e := range strict {
 		switch path := fieldPath(e); {
 		case !slices.ContainsFunc(unknown, func(u error) bool { return fieldPath(u) == path }):
-			return fmt.Errorf("key %q stands twice; write it once", path)
+			return fmt.Errorf("key %q is there twice; write it once", path)
 		case !strings.HasPrefix(path, "cni.dev/"):
 			return fmt.Errorf("unknown key %q; the keys there are %s", path, knownKeys(path))
 		}
@@ -190,7 +190,7 @@ func kindName(k reflect.Kind) string {
 	return "an object, in {}"
 }
 
-// knownKeys lists the keys that may stand where the one at path stands.
+// knownKeys lists the keys that may be where the one at path is.
 func knownKeys(path string) string {
 	var of any = wire{}
 	switch {
@@ -237,7 +237,7 @@ func parseLink(key string, l wireLink) (Link, error) {
 			return Link{}, fmt.Errorf("%s: %q is no next hop; name the router's address on the link", key, s)
 		}
 		if other, twice := seen[a.Is4()]; twice {
-			return Link{}, fmt.Errorf("%s: %q is the second of its family after %q; a link has one gateway a family", key, s, other)
+			return Link{}, fmt.Errorf("%s: %q is the second of its address family after %q; a link has at most one gateway per address family", key, s, other)
 		}
 		seen[a.Is4()] = s
 		link.Gateways = append(link.Gateways, a)

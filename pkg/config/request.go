@@ -81,7 +81,7 @@ func (r Request) LinkKey() string { return keyOf(LinkAnnotation, r.Origin) }
 // AddressKey is where the request's addresses are written, or would be.
 func (r Request) AddressKey() string { return keyOf(AddressAnnotation, r.Origin) }
 
-// AddressError is what stands against one address of the address annotation.
+// AddressError is what is wrong with the addresses of the address annotation.
 func (r Request) AddressError(problem string) error {
 	var values []string
 	for _, a := range r.Addresses {
@@ -90,7 +90,7 @@ func (r Request) AddressError(problem string) error {
 	return &AnnotationError{AddressAnnotation, r.Origin, strings.Join(values, ","), problem}
 }
 
-// LinkError is what stands against the link annotation.
+// LinkError is what is wrong with the link annotation.
 func (r Request) LinkError(problem string) error {
 	return &AnnotationError{LinkAnnotation, r.Origin, r.Link, problem}
 }
@@ -152,7 +152,7 @@ func pod(cniArgs string) (namespace, name string, err error) {
 
 func (r *Request) parsePrevResult(w wireCall) error {
 	if len(w.PrevResult) == 0 || string(w.PrevResult) == "null" {
-		return errors.New("no prevResult: egress-ip stands behind the plugin that gives the pod its addresses; put it last in the conflist's plugins")
+		return errors.New("no prevResult: egress-ip comes after the plugin that gives the pod its addresses; put it last in the conflist's plugins")
 	}
 	// The library follows the elements of these without a look.
 	var lists struct{ IPs, Interfaces, Routes []any }
@@ -240,10 +240,10 @@ func (r *Request) parseAnnotations(annotations map[string]string) error {
 		return nil
 	}
 	if len(r.PodAddresses) == 0 {
-		return r.anyError("prevResult has no address of the pod, so there is nothing to translate; egress-ip must stand behind the plugin that gives pods their addresses")
+		return r.anyError("prevResult has no address of the pod, so there is nothing to translate; egress-ip must come after the plugin that gives pods their addresses")
 	}
 	if len(r.Addresses) > 0 && !slices.ContainsFunc(r.Addresses, r.hasFamilyOf) {
-		return r.AddressError(fmt.Sprintf("the pod has no address of that family, only %s; name an egress address of a family that it has", join(r.PodAddresses)))
+		return r.AddressError(fmt.Sprintf("the pod has no address of that family, only %s; name an egress address of an address family that it has", join(r.PodAddresses)))
 	}
 	return nil
 }
@@ -281,7 +281,7 @@ func parseAddresses(value string) ([]netip.Addr, error) {
 	for s := range strings.SplitSeq(value, ",") {
 		s = strings.TrimSpace(s)
 		if s == "" {
-			return nil, errors.New("is empty or has an empty element; write one address a family, comma-separated")
+			return nil, errors.New("is empty or has an empty element; write at most one address per address family, comma-separated")
 		}
 		if strings.Contains(s, "/") {
 			return nil, fmt.Errorf("%q has a prefix length; write the address alone", s)
@@ -295,7 +295,7 @@ func parseAddresses(value string) ([]netip.Addr, error) {
 		}
 		for _, other := range addresses {
 			if other.Is4() == a.Is4() {
-				return nil, fmt.Errorf("%s and %s are of one family; a pod has one egress address a family", other, a)
+				return nil, fmt.Errorf("%s and %s are of one address family; a pod has at most one egress address per address family", other, a)
 			}
 		}
 		addresses = append(addresses, a)

@@ -70,11 +70,11 @@ func TestAnnotations(t *testing.T) {
 			annotations(pod{"egress-ip.cni/address": "FD00:124:0::99"}),
 			config.Request{Addresses: addrs("fd00:124::99")}, true,
 		},
-		"one address a family": {
+		"one address per address family": {
 			annotations(pod{"egress-ip.cni/address": "192.168.124.99,fd00:124::99"}),
 			config.Request{Addresses: addrs("192.168.124.99", "fd00:124::99")}, true,
 		},
-		"one address a family, with spaces": {
+		"one address per address family, with spaces": {
 			annotations(pod{"egress-ip.cni/address": " fd00:124::99 , 192.168.124.99\t"}),
 			config.Request{Addresses: addrs("fd00:124::99", "192.168.124.99")}, true,
 		},
@@ -146,9 +146,9 @@ func TestRefusedAnnotation(t *testing.T) {
 		{"address is unspecified", address, "0.0.0.0", dual, []string{"0.0.0.0", "unspecified"}},
 		{"address is IPv6 unspecified", address, "::", dual, []string{"::", "unspecified"}},
 		{"address is broadcast", address, "255.255.255.255", dual, []string{"255.255.255.255", "broadcast"}},
-		{"two IPv4 addresses", address, "192.168.124.99,fd00:124::99,192.168.124.98", dual, []string{"192.168.124.99", "192.168.124.98", "one family"}},
-		{"two IPv6 addresses", address, "fd00:124::99,fd00:124::98", dual, []string{"fd00:124::99", "fd00:124::98", "one family"}},
-		{"one address twice", address, "192.168.124.99,192.168.124.99", dual, []string{"one family"}},
+		{"two IPv4 addresses", address, "192.168.124.99,fd00:124::99,192.168.124.98", dual, []string{"192.168.124.99", "192.168.124.98", "one address family"}},
+		{"two IPv6 addresses", address, "fd00:124::99,fd00:124::98", dual, []string{"fd00:124::99", "fd00:124::98", "one address family"}},
+		{"one address twice", address, "192.168.124.99,192.168.124.99", dual, []string{"one address family"}},
 		{"IPv6 address for an IPv4 pod", address, "fd00:124::99", dual[:1], []string{"only 10.244.1.5"}},
 		{"IPv4 address for an IPv6 pod", address, "192.168.124.99", dual[1:], []string{"only fd00:244::5"}},
 		{"address for a pod without one", address, "192.168.124.99", nil, []string{"no address of the pod"}},
@@ -353,7 +353,7 @@ func TestRefusedPrevResult(t *testing.T) {
 	t.Run("none", func(t *testing.T) {
 		_, _, err := parse([]byte(example))
 
-		requireInvalid(t, err, "no prevResult", "behind the plugin")
+		requireInvalid(t, err, "no prevResult", "after the plugin")
 		require.NoError(t, config.Validate([]byte(example)))
 	})
 }

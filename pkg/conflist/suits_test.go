@@ -166,7 +166,7 @@ func TestEntry(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		`{"type":"bridge"}`:                       `type: "bridge" must be "egress-ip"`,
-		`{"type":"egress-ip","type":"egress-ip"}`: "key \"type\" stands twice",
+		`{"type":"egress-ip","type":"egress-ip"}`: "key \"type\" is there twice",
 		`{"link":[]}`:                             `unknown key "link"; the keys there are`,
 		`{"links":[{"name":"a b"}]}`:              "links[0].name",
 		`{"clusterCIDRs":["0.0.0.0/0"]}`:          "clusterCIDRs[0]",

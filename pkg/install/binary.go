@@ -14,10 +14,10 @@ import (
 // self is the running binary, also when it has been removed or replaced.
 const self = "/proc/self/exe"
 
-// Binary is the path of the binary in the folder of plugins.
+// Binary is the path of the binary in the directory of plugins.
 func (p Place) Binary() string { return filepath.Join(p.BinDir, conflist.Type) }
 
-// planBinary adds the copy of the running binary, if the folder has another or none;
+// planBinary adds the copy of the running binary, if the directory has another or none;
 // with restore only if it has none that can be run, for it may be a newer one.
 func (p Place) planBinary(plan *Plan, restore bool) error {
 	info, err := os.Stat(p.Binary())

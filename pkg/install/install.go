@@ -8,10 +8,10 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/conflist"
 )
 
-// Wanted is the entry that is to stand in the list, as [conflist.Entry] returns it.
+// Wanted is the entry that is to be in the list, as [conflist.Entry] returns it.
 type Wanted struct {
-	Entry []byte // nil: the one that stands there
-	Else  []byte // where none stands there either
+	Entry []byte // nil: the one that is there
+	Else  []byte // where there is none either
 }
 
 // Plan says what Install would do.
@@ -38,7 +38,7 @@ func (p Place) plan(w Wanted, restore bool) (Plan, error) {
 	if entry == nil {
 		entry = s.list.Entry()
 		if _, err := config.ParseEntry(entry); entry != nil && err != nil {
-			return Plan{}, refused("%s: the entry that stands there: %w; correct it, or give another", s.name, err)
+			return Plan{}, refused("%s: the entry that is there: %w; correct it, or give another", s.name, err)
 		}
 	}
 	if entry == nil {

@@ -43,7 +43,7 @@ func refused(format string, args ...any) error { return &RefusedError{fmt.Errorf
 // extensions of the files that runtimes read.
 var extensions = []string{".conf", ".conflist", ".json"}
 
-// files returns the paths of a folder that runtimes read, in their order.
+// files returns the paths of a directory that runtimes read, in their order.
 func files(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir) // by name
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -68,7 +68,7 @@ func (p Place) file() (string, error) {
 		return "", err
 	}
 	if len(paths) == 0 {
-		return "", &NotYetError{fmt.Errorf("%s has no .conflist, .conf or .json: install the main CNI plugin first, name its folder with --conf-dir, or wait for it with --watch", p.ConfDir)}
+		return "", &NotYetError{fmt.Errorf("%s has no .conflist, .conf or .json: install the main CNI plugin first, name its directory with --conf-dir, or wait for it with --watch", p.ConfDir)}
 	}
 	return paths[0], nil
 }

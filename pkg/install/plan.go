@@ -11,7 +11,7 @@ import (
 // Plan is what is to be done, in this order. Making one changes nothing.
 type Plan struct {
 	Steps []Step
-	Entry []byte // which is to stand then
+	Entry []byte // which is to be there then
 	// Notes are for a person to know; nothing is done about them.
 	Notes []string
 	// Warnings are of what may not work as expected.
@@ -57,7 +57,7 @@ func (p *Plan) add(done, diff string, do ...func() error) {
 
 func diff(path string, a, b []byte) string { return udiff.Unified(path, path, string(a), string(b)) }
 
-// tries is how often a plan is made anew when a file changes meanwhile.
+// tries is how often a plan is made again when a file changes meanwhile.
 const tries = 5
 
 // installing is the lock of all installations on the node, whichever directories they are

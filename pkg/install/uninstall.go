@@ -65,8 +65,8 @@ func (p Place) PlanUninstall(k Kernel) (Plan, error) {
 	return plan, p.planBinaryRemoval(&plan, k)
 }
 
-// Uninstall takes the entry out of the list, or of every list in the folder if none
-// is named. Then it removes what stands in the kernel and the binary, unless a pod is
+// Uninstall takes the entry out of the list, or of every list in the directory if none
+// is named. Then it removes what is installed in the kernel and the binary, unless a pod is
 // recorded or a list that stays as it is names the binary.
 func (p Place) Uninstall(k Kernel) (Plan, []string, error) {
 	return apply(func() (Plan, error) { return p.PlanUninstall(k) })

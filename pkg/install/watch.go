@@ -33,7 +33,7 @@ func (p Place) Watch(ctx context.Context, w Wanted, follow *Follow, manager watc
 	}
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("watch folders: %w", err)
+		return fmt.Errorf("watch directories: %w", err)
 	}
 	defer watcher.Close()
 	k := &keeper{place: p, wanted: w, follow: follow, watcher: watcher, told: map[string]string{}}
@@ -62,7 +62,7 @@ type keeper struct {
 }
 
 // keep is look for an installation that has begun: whatever only a change to the
-// files can put right is no error, so that the next look comes with that.
+// files can repair is no error, so that the next look comes with that.
 func (k *keeper) keep() (changed []string, err error) {
 	changed, err = k.look()
 	var refusal *RefusedError
@@ -86,11 +86,11 @@ func (k *keeper) look() (changed []string, err error) {
 	var early *NotYetError
 	switch {
 	case errors.As(err, &early):
-		k.tell("early", "waiting for the list that the entry is to stand in", err)
+		k.tell("early", "waiting for the list that the entry belongs in", err)
 		_, changed, err = apply(k.binaryAlone)
 		return changed, err
 	case err != nil && k.begun:
-		// The list is in nobody's way of the binary.
+		// The binary does not wait for the list.
 		_, more, _ := apply(k.binaryAlone)
 		return append(changed, more...), err
 	case err != nil:
@@ -110,8 +110,8 @@ func (k *keeper) binaryAlone() (plan Plan, err error) {
 	return plan, k.place.planBinary(&plan, k.begun)
 }
 
-// listen makes sure that changes are told of, also in folders that have been made
-// anew, and in the one that a symbolic link leads to.
+// listen makes sure that changes are told of, also in directories that have been made
+// again, and in the one that a symbolic link leads to.
 func (k *keeper) listen() error {
 	dirs := []string{k.place.BinDir, k.place.ConfDir}
 	if k.place.Conflist != "" {
@@ -177,7 +177,7 @@ func (k *keeper) forward(events chan<- struct{}, broken func(error)) {
 				return
 			}
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
-				broken(fmt.Errorf("watch folders: %w", err))
+				broken(fmt.Errorf("watch directories: %w", err))
 				return
 			}
 		}

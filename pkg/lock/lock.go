@@ -1,5 +1,5 @@
 // Package lock lets one process at a time do something. A lock is a file of root's,
-// mode 0600, in [Root], mode 0700, so that nobody without root can hold one and keep
+// mode 0600, in [Root], mode 0700, so that only root can hold one and keep
 // egress-ip from working. The kernel releases it when its process ends, however it ends.
 package lock
 
@@ -134,7 +134,7 @@ func openDirectory(path string, create bool) (fd int, err error) {
 	return fd, nil
 }
 
-// requireOwn makes sure that nobody else can use a file or directory.
+// requireOwn makes sure that no other user can use a file or directory.
 func requireOwn(fd int, path string, mode uint32) error {
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {

@@ -14,7 +14,7 @@ type Status struct {
 	Healthy    bool     `json:"healthy"`    // nothing is missing, unrecorded, in the way or unread, every link is up, and the guard drops nothing
 	Links      []Link   `json:"links"`      // those that pods are recorded on, by name
 	Pods       []Pod    `json:"pods"`       // one a pod address, by namespace, name and address
-	Probe      *Probe   `json:"probe"`      // the table ip6 egress_ip_probe; null: none stands and none is wanted
+	Probe      *Probe   `json:"probe"`      // the table ip6 egress_ip_probe; null: it does not exist and is not wanted
 	Missing    []string `json:"missing"`    // recorded, but not in the kernel, and not one link's or pod's: shared rules and chains, the sysctl
 	Unrecorded []string `json:"unrecorded"` // egress-ip's by name, priority or table, and in the kernel, but recorded nowhere
 	InTheWay   []string `json:"inTheWay"`   // somebody else's, and leads pods' packets elsewhere than by their links
@@ -51,7 +51,7 @@ type Link struct {
 	State    LinkState `json:"state"`
 	Index    int       `json:"ifindex"`
 	Table    uint32    `json:"table"`
-	Defaults []string  `json:"defaults"` // the table's default routes, one a family, "default via 192.168.124.1"; empty: closed, nothing leaves by the link
+	Defaults []string  `json:"defaults"` // the table's default routes, one per address family, "default via 192.168.124.1"; empty: closed, nothing leaves by the link
 	Pods     int       `json:"pods"`     // recorded on the link; one of two addresses is one pod
 	Missing  []string  `json:"missing"`  // recorded, but not in the kernel: the link's routes, rule and chains
 }
@@ -68,7 +68,7 @@ type Pod struct {
 	Link          string     `json:"link"`    // the egress link
 	Origin        string     `json:"origin"`  // what asks for it: "annotation", or the element of defaults, "defaults[0]", as it was at the ADD
 	Since         time.Time  `json:"since"`   // of the first ADD, to the second
-	Sent          *Counter   `json:"sent"`    // to the link, IP headers included, since that ADD, or since the nftables table was last built anew; null: not counted
+	Sent          *Counter   `json:"sent"`    // to the link, IP headers included, since that ADD, or since the nftables table was last written whole; null: not counted
 	State         string     `json:"state"`   // "healthy", or in a few words why not
 	Missing       []string   `json:"missing"` // recorded, but not in the kernel, and of this pod alone
 }

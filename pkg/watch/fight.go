@@ -25,7 +25,7 @@ type fight struct {
 	made  map[string]int // how often each change was made in it
 
 	over   []string      // what the fight is about; empty: there is none
-	last   time.Time     // when that was last put right
+	last   time.Time     // when that was last repaired
 	length time.Duration // of the pauses
 }
 
@@ -35,7 +35,7 @@ func (f *fight) pause(log *slog.Logger, now time.Time, changed []string) time.Du
 		f.goOn(log, now, changed)
 	}
 	if len(f.over) == 0 && f.begins(now, changed) {
-		log.Warn("somebody undoes again and again what is put right here; find out who: until nobody does, it is looked at less and less often",
+		log.Warn("another program undoes again and again what is repaired here; find out which: until it ends, changes are looked at less and less often",
 			"what", first(f.over), "times", tolerated+1, "within", window, "pause", f.length, "longest_pause", longestPause)
 	}
 	return f.length
@@ -67,7 +67,7 @@ func (f *fight) goOn(log *slog.Logger, now time.Time, changed []string) {
 	again := slices.ContainsFunc(changed, func(c string) bool { return slices.Contains(f.over, c) })
 	switch {
 	case now.Sub(f.last) > peace:
-		log.Info("nobody has undone it any more; changes are looked at without a pause again", "what", first(f.over), "for", peace)
+		log.Info("it has not been undone any more; changes are looked at without a pause again", "what", first(f.over), "for", peace)
 		*f = fight{}
 	case again:
 		f.last, f.length = now, longer(f.length)

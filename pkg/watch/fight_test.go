@@ -50,7 +50,7 @@ func TestFight(t *testing.T) {
 		w.event()
 		w.later(settle)
 		require.Len(t, w.calls, before+2)
-		w.requireLines(t, 1, "nobody has undone it any more")
+		w.requireLines(t, 1, "it has not been undone any more")
 		w.event()
 		w.later(settle)
 		require.Len(t, w.calls, before+3)

@@ -101,7 +101,7 @@ func (l *loop) look() {
 	changed, err := l.resync()
 	now := time.Now()
 	if len(changed) > 0 {
-		l.log.Info("put right what was not as it is to be", "changes", len(changed), "first", first(changed))
+		l.log.Info("repaired what was not as recorded", "changes", len(changed), "first", first(changed))
 	}
 	for _, c := range changed {
 		l.log.Debug("changed", "what", c)
@@ -110,7 +110,7 @@ func (l *loop) look() {
 		l.retry = longer(l.retry)
 		l.earliest = now.Add(l.retry)
 		l.timer.Reset(l.retry)
-		l.log.Error("could not put right what is not as it is to be", "error", err, "again_in", l.retry)
+		l.log.Error("could not repair what is not as recorded", "error", err, "again_in", l.retry)
 		return
 	}
 	l.retry = 0

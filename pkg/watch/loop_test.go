@@ -222,7 +222,7 @@ func TestErrorIsTriedAgain(t *testing.T) {
 		})
 		w.later(95 * s)
 		require.Equal(t, doubling, w.gaps())
-		w.requireLines(t, len(w.calls), `level=ERROR msg="could not put right what is not as it is to be" error="no such luck"`)
+		w.requireLines(t, len(w.calls), `level=ERROR msg="could not repair what is not as recorded" error="no such luck"`)
 		w.requireLines(t, len(w.calls), `first="[added one]"`)
 		require.Empty(t, w.states)
 

@@ -41,7 +41,7 @@ func (o *entryOptions) check(flags *pflag.FlagSet) error {
 	case len(o.links) > 1:
 		return fmt.Errorf("--link %s and --link %s: flags speak of one link; for several, write the entry into a file for --entry", o.links[0], o.links[1])
 	case len(o.links)+len(o.gateways)+len(o.defaults) > 0 && len(o.allow) == 0:
-		return errors.New("without --allow nobody may use the link; say who, and with which addresses: --allow payments=192.168.124.96/28")
+		return errors.New("without --allow no namespace may use the link; say who, and with which addresses: --allow payments=192.168.124.96/28")
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ const maxStdin = 1 << 20
 // delConfig is all the configuration that DEL needs.
 const delConfig = `{"cniVersion":"1.1.0","name":"egress-ip","type":"egress-ip"}`
 
-// cni serves one verb. It stands between the runtime and skel in two places.
+// cni serves one verb. It comes between the runtime and skel in two places.
 // Stdin is bounded. And DEL works from the record alone, so whatever is wrong with
 // the configuration, or with a namespace that has gone, must not keep a pod from
 // being deleted.
