@@ -22,14 +22,14 @@ LDFLAGS = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.comm
 build:
 	$(GO) build -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/egress-ip ./plugins/egress-ip
 
-# cnitool and the reference plugins, at the versions in go.mod.
+# cnitool and the reference plugins, at the versions in integration/tools/go.mod.
 tools:
-	$(GO) build -o bin/ tool
+	$(GO) build -C integration/tools -o $(CURDIR)/bin/ tool
 
 PLUGINS = github.com/containernetworking/plugins/plugins
 
 demo: build
-	$(GO) build -o bin/ github.com/containernetworking/cni/cnitool $(PLUGINS)/main/bridge $(PLUGINS)/ipam/host-local
+	$(GO) build -C integration/tools -o $(CURDIR)/bin/ github.com/containernetworking/cni/cnitool $(PLUGINS)/main/bridge $(PLUGINS)/ipam/host-local
 	$(GO) run ./integration/demo
 
 # The same sources and the same Go make the same bytes, wherever they are built. The
@@ -136,8 +136,8 @@ soak-k61 soak-k612: guests
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
 	$(GO) vet ./... && $(GO) vet -tags soak ./integration
-	$(GO) tool staticcheck ./... && $(GO) tool staticcheck -tags soak ./integration
-	@staticcheck=$$($(GO) tool -n staticcheck); for module in containerd kernels release schema; do \
+	@staticcheck=$$($(GO) tool -C integration/tools -n staticcheck) && $$staticcheck ./... && $$staticcheck -tags soak ./integration && \
+	for module in containerd kernels release schema; do \
 		(cd integration/$$module && $(GO) vet ./... && $$staticcheck ./...) || exit; \
 	done
 

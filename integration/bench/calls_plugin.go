@@ -26,7 +26,8 @@ func buildPlugins(s *scope) (folder string) {
 	s.must(err)
 	s.Cleanup(func() { _ = os.RemoveAll(folder) })
 	s.must(buildInto(s, folder, ".",
-		module+"/plugins/egress-ip", module+"/integration/bench/noop",
+		module+"/plugins/egress-ip", module+"/integration/bench/noop"))
+	s.must(buildInto(s, folder, moduleIn(s, "integration/tools"),
 		plugins+"/meta/portmap", plugins+"/meta/sbr", plugins+"/meta/bandwidth", plugins+"/meta/firewall", plugins+"/ipam/host-local"))
 	return folder
 }
@@ -34,9 +35,14 @@ func buildPlugins(s *scope) (folder string) {
 // buildAWS builds AWS's plugin, which is of a Go module of its own: what it needs
 // is none of egress-ip's.
 func buildAWS(s *scope, folder string) error {
+	return buildInto(s, folder, moduleIn(s, "integration/bench/egresscni"), "tool")
+}
+
+// moduleIn is where a module is that is below the plugin's.
+func moduleIn(s *scope, below string) string {
 	root, err := exec.CommandContext(s.ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
 	s.must(err)
-	return buildInto(s, folder, filepath.Join(strings.TrimSpace(string(root)), "integration/bench/egresscni"), "tool")
+	return filepath.Join(strings.TrimSpace(string(root)), below)
 }
 
 func buildInto(s *scope, folder, module string, packages ...string) error {

@@ -111,9 +111,9 @@ func prepare() (err error) {
 // build makes what runs in the kernel's guests.
 func (k kernel) build() error {
 	const reference = "github.com/containernetworking/plugins/plugins"
-	plugins := []string{"./plugins/egress-ip", "github.com/containernetworking/cni/cnitool"}
+	tools := []string{"github.com/containernetworking/cni/cnitool"}
 	for _, plugin := range []string{"main/bridge", "main/ptp", "main/loopback", "ipam/host-local", "ipam/static", "meta/bandwidth", "meta/firewall", "meta/portmap", "meta/tuning"} {
-		plugins = append(plugins, reference+"/"+plugin)
+		tools = append(tools, reference+"/"+plugin)
 	}
 	var programs, tests []string
 	for _, g := range k.guests {
@@ -126,12 +126,17 @@ func (k kernel) build() error {
 		}
 	}
 	dir := filepath.Join(run, k.arch)
-	for _, args := range [][]string{
-		append([]string{"build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "bin") + "/"}, plugins...),
-		append([]string{"build", "-o", dir + "/"}, programs...),
-		append([]string{"test", "-tags", "guest", "-c", "-o", dir + "/"}, tests...),
+	bin := []string{"build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "bin") + "/"}
+	for _, build := range []struct {
+		module string
+		args   []string
+	}{
+		{".", append(slices.Clone(bin), "./plugins/egress-ip")},
+		{"integration/tools", append(slices.Clone(bin), tools...)},
+		{".", append([]string{"build", "-o", dir + "/"}, programs...)},
+		{".", append([]string{"test", "-tags", "guest", "-c", "-o", dir + "/"}, tests...)},
 	} {
-		args = append([]string{args[0], "-C", repository}, args[1:]...)
+		args := append([]string{build.args[0], "-C", filepath.Join(repository, build.module)}, build.args[1:]...)
 		if err := execute([]string{"CGO_ENABLED=0", "GOARCH=" + k.arch}, "go", args...); err != nil {
 			return err
 		}
