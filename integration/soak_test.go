@@ -244,6 +244,11 @@ func (s *soak) finish(t *testing.T) {
 	s.world.end()
 	s.world.requireAll(t)
 	if s.system.ours {
+		for _, f := range s.pods {
+			if _, plain := f.refused(); plain > 0 {
+				t.Errorf("%d packets of %s, which is plain, have not arrived: nothing that was done to the node concerns it", plain, f)
+			}
+		}
 		s.watcher.end(t, unix.SIGTERM)
 		s.requireNoAttachment(t)
 		out, _ := s.quietly(t, "resync")

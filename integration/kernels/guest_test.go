@@ -24,7 +24,7 @@ type guest struct {
 const startUp = 2 * time.Minute
 
 // slowness is how many times as long things may take in a guest, where the processor is emulated.
-const slowness = 4
+const slowness = 6
 
 // inGuest is where guests have what was built for them.
 const inGuest = "/src/integration/kernels/.run"

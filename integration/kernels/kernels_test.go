@@ -34,7 +34,7 @@ var kernels = []kernel{
 }
 
 // guests is what kernels of the machine's own architecture run. A group is a line. What needs modules first is one test, and
-// not eight at a time: a module takes the kernel a tenth of a second there for each who asks for it.
+// not four at a time: a module takes the kernel a tenth of a second there for each who asks for it.
 var guests = []guest{
 	{boots: [][]group{{
 		{name: "demo", pkg: "integration/demo", program: true, limit: 3 * time.Minute},
@@ -45,9 +45,10 @@ var guests = []guest{
 		{name: "watcher", pkg: "integration", tests: "^TestGuestWatch$", limit: 3 * time.Minute},
 		{name: "vrf", pkg: "integration", tests: "^TestGuestVRF", limit: 3 * time.Minute},
 		{name: "ipvs", pkg: "integration", tests: "^TestGuestIPVS", limit: 3 * time.Minute},
-		{name: "routes", pkg: "integration", limit: 5 * time.Minute, tests: "^Test(Table|TableBypass|NextHopObjects|SourceRoutes|OneFamily|WithoutIPv6)$"},
-		{name: "packets", pkg: "integration", limit: 5 * time.Minute, tests: "^Test(Guard|FailClosed|SourceCheck|LatePackets|MarkOfLink|ReversePath|SrcValidMark|Conntrack|Probe|Inbound|PathMTUAtNode|Flush|FormerTable)$"},
-		{name: "disasters", pkg: "integration", limit: 5 * time.Minute, tests: "^Test(Resync|WatchHeals)$/^everything,_links_made_anew$"},
+		{name: "routes", pkg: "integration", limit: 10 * time.Minute, tests: "^Test(Table|TableBypass|NextHopObjects|SourceRoutes|OneFamily|WithoutIPv6)$"},
+		{name: "packets", pkg: "integration", limit: 10 * time.Minute, tests: "^Test(Guard|FailClosed|SourceCheck|LatePackets|MarkOfLink|Conntrack|Probe|Inbound|PathMTUAtNode|Flush|FormerTable)$"},
+		{name: "filters", pkg: "integration", limit: 10 * time.Minute, tests: "^Test(ReversePath|SrcValidMark)$/^(all_1|all_2|PODLINK_1,_all_0|strict,_both_families|off,_set_by_somebody|loose|a_link_without_a_default_route)$"},
+		{name: "disasters", pkg: "integration", limit: 10 * time.Minute, tests: "^Test(Resync|WatchHeals)$/^everything,_links_made_anew$"},
 	}}},
 	{systemd: true, boots: [][]group{{
 		{name: "managers", pkg: "integration", tests: "^TestGuestManagers$", limit: 10 * time.Minute},
@@ -55,7 +56,7 @@ var guests = []guest{
 	{boots: [][]group{
 		{
 			{name: "before-reboot", pkg: "integration", tests: "^TestBeforeReboot$", limit: 3 * time.Minute},
-			{name: "links", pkg: "integration", tests: "^TestGuestLink", limit: 5 * time.Minute},
+			{name: "links", pkg: "integration", tests: "^TestGuestLink", limit: 10 * time.Minute},
 		},
 		{{name: "after-reboot", pkg: "integration", tests: "^TestAfterReboot$", limit: 3 * time.Minute}},
 	}},

@@ -30,7 +30,7 @@ func (g group) command(arch string) string {
 	if g.program {
 		return fmt.Sprintf("group %s /tmp %s %s\n", g.name, binary, g.args)
 	}
-	return fmt.Sprintf("group %s /src/%s %s.test -test.v=test2json -test.cpu 2 -test.parallel 8 -test.timeout %s -test.run '%s'\n", g.name, g.pkg, binary, g.limit, g.tests)
+	return fmt.Sprintf("group %s /src/%s %s.test -test.v=test2json -test.cpu 2 -test.parallel 4 -test.timeout %s -test.run '%s'\n", g.name, g.pkg, binary, g.limit, g.tests)
 }
 
 // report makes a subtest of each test of the group, when it has ended.

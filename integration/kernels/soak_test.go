@@ -34,7 +34,7 @@ func TestSoak(t *testing.T) {
 			// An emulated processor sends a tenth of what the machine's own does.
 			guest{boots: [][]group{{{
 				name: "soak", pkg: "soak", program: true, limit: *soakFor*3/2 + 5*time.Minute,
-				args: "-test.run ^TestSoak$ -for " + soakFor.String() + " -rate 4000 -pods 6 " + *soakArgs,
+				args: "-test.run ^TestSoak$ -for " + soakFor.String() + " -rate 6000 -pods 6 -burst 6 " + *soakArgs,
 			}}}}.run(t, k)
 		})
 	}
