@@ -72,6 +72,11 @@ func TestClassification(t *testing.T) {
 		elements = { 192.168.124.10 : goto mark_%[1]d, 192.168.124.99 : goto mark_%[1]d }
 	}
 `, `
+	set links {
+		type iface_index
+		elements = { "enp7s0" }
+	}
+`, `
 	chain prerouting {
 		type filter hook prerouting priority dstnat + 10; policy accept;
 		ip saddr vmap @out4
@@ -148,6 +153,7 @@ func TestClassification(t *testing.T) {
 `, `
 	chain postrouting {
 		type nat hook postrouting priority -199; policy accept;
+		meta mark & 0x0f000000 == 0x0f000000 oif @links meta mark set meta mark & 0xf0ffffff goto unmarked
 		meta mark & 0x0f000000 == 0x0f000000 goto unmarked
 		snat ip to ip saddr . oif map @snat4 fully-random
 		snat ip6 to ip6 saddr . oif map @snat6 fully-random
@@ -156,8 +162,8 @@ func TestClassification(t *testing.T) {
 	chain exit {
 		type filter hook postrouting priority 2147483645; policy accept;
 		meta mark & 0x0f000000 == 0x0f000000 accept
-		ip saddr . oif @exit4 meta mark set meta mark | 0x0f000000 accept
-		ip6 saddr . oif @exit6 meta mark set meta mark | 0x0f000000 accept
+		ip saddr . oif @exit4 meta mark & 0x0f000000 != 0x00000000 meta mark set meta mark | 0x0f000000 accept
+		ip6 saddr . oif @exit6 meta mark & 0x0f000000 != 0x00000000 meta mark set meta mark | 0x0f000000 accept
 		meta mark & 0x0f000000 == 0x00000000 goto unmarked
 		ct direction reply meta mark set meta mark | 0x0f000000 accept
 		ct state invalid,untracked goto dropped
@@ -171,6 +177,8 @@ func TestClassification(t *testing.T) {
 		ct state invalid,untracked ip saddr vmap @guard4
 		ct original ip6 saddr vmap @guard6
 		ct state invalid,untracked ip6 saddr vmap @guard6
+		ct direction original ct status snat ip saddr . oif @exit4 goto dropped
+		ct direction original ct status snat ip6 saddr . oif @exit6 goto dropped
 	}
 `, `
 	chain exit_%[1]d {

@@ -127,6 +127,9 @@ func TestGuard(t *testing.T) {
 			g.inBoth(t, "rule add priority 5000 not fwmark 0xca6c lookup 51820")
 			g.inBoth(t, "route add default via GATEWAY dev eth0 table 51820")
 		},
+		"all bits of the mask, written behind the classification": func(t *testing.T, g *guarded) {
+			g.load(t, writesAllBits, "nft", "-f")
+		},
 		"all bits of the mask, written behind the classification, and another link": func(t *testing.T, g *guarded) {
 			g.load(t, writesAllBits, "nft", "-f")
 			g.masquerade(t)
@@ -161,16 +164,6 @@ func TestGuard(t *testing.T) {
 
 // writesAllBits makes packets look as if they were none of egress-ip's.
 const writesAllBits = "table inet other { chain pre { type filter hook forward priority 0\n meta mark set 0xffffffff\n }\n }"
-
-// TestAllBitsWritten: what has lost its mark on the way, but leaves by its link, has its egress address all the same.
-func TestAllBitsWritten(t *testing.T) {
-	t.Parallel()
-	g := newGuarded(t, nil)
-	g.load(t, writesAllBits, "nft", "-f")
-	g.masquerade(t)
-	g.pod.requireSeen(t, egress4, egress6)
-	require.ElementsMatch(t, rightSources, g.sources(t))
-}
 
 // TestEarlyTranslation: a nat chain of somebody else's, at the priorities that people use,
 // does not see an annotated pod's connections.

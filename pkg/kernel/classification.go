@@ -163,7 +163,9 @@ func unmarkedMap() *nftables.Set {
 	}, 1)
 }
 
-func linkSet() *nftables.Set { return set(egressTable, egress.LinkSet, nftables.TypeIFIndex) }
+func linkSet() *nftables.Set {
+	return &nftables.Set{Table: egressTable, Name: egress.LinkSet, KeyType: nftables.TypeIFIndex, KeyByteOrder: binaryutil.NativeEndian}
+}
 
 // sharedSets are the maps and sets that exist with the table.
 func sharedSets() []*nftables.Set {

@@ -235,12 +235,12 @@ func othersRules(mask uint32) [][]expr.Any {
 // the mark, the classification's elements or the packet's source, its pod opens no connection.
 func postroutingRules(mask uint32) [][]expr.Any {
 	rules := [][]expr.Any{
-		// meta mark & 0x0f000000 == 0x0f000000 oif @links meta mark set meta mark & 0xf0ffffff
+		// meta mark & 0x0f000000 == 0x0f000000 oif @links meta mark set meta mark & 0xf0ffffff goto unmarked
 		//
 		// Without the mark the guard looks at it once more when others have translated it.
 		slices.Concat(hasMark(mask, mask), []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyOIF, Register: reg1}, &expr.Lookup{SourceRegister: reg1, SetName: egress.LinkSet},
-		}, setMark(0, mask)),
+		}, setMark(0, mask), goTo(egress.Unmarked)),
 		// meta mark & 0x0f000000 == 0x0f000000 goto unmarked
 		slices.Concat(hasMark(mask, mask), goTo(egress.Unmarked)),
 	}
