@@ -151,7 +151,7 @@ func (w *soakWorld) requireAll(t *testing.T) {
 }
 
 // see judges one packet.
-func (w *soakWorld) see(link int, p []byte) {
+func (w *soakWorld) see(at time.Time, link int, p []byte) {
 	var source, to netip.Addr
 	var ttl, protocol byte
 	var transport []byte
@@ -173,7 +173,7 @@ func (w *soakWorld) see(link int, p []byte) {
 	if pod == nil {
 		return // it is no pod's: there is none of that number
 	}
-	arrived := soakArrival{link, source, now()}
+	arrived := soakArrival{link, source, at.UnixNano() - soakStart.UnixNano()}
 	if !flood {
 		if !w.judge(pod, &pod.connections[familyOf(to)], arrived) {
 			w.tell(wrongPacket{arrived.at, pod, w.names[link], source, "a packet of a TCP connection"})

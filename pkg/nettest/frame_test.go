@@ -47,3 +47,28 @@ func TestFramesAreAnswered(t *testing.T) {
 		})
 	}
 }
+
+// TestReceiverTellsWhenPacketsArrived: a packet that is read late has not arrived late.
+func TestReceiverTellsWhenPacketsArrived(t *testing.T) {
+	t.Parallel()
+	lab := NewLab(t, LabOptions{})
+	pod := lab.PodVeth(t, "10.244.1.5", "fd00:10:244::5")
+	mac, gateway := pod.Link(t, "eth0").Attrs().HardwareAddr, lab.Node.Link(t, pod.HostLink).Attrs().HardwareAddr
+	frame := NewUDPFrame(mac, gateway, netip.MustParseAddrPort("10.244.1.5:9"), netip.MustParseAddrPort(ServerIPv4+":9"))
+	receiver := lab.Node.NewReceiver(t, 1<<20)
+	sender := pod.NewSender(t, "eth0", [][]byte{frame})
+	// The kernel begins to note times a moment after somebody has asked it to.
+	require.Eventually(t, func() bool {
+		before := time.Now()
+		require.NoError(t, sender.Send(0, 1))
+		sent := time.Now()
+		time.Sleep(20 * time.Millisecond)
+		var arrived time.Time
+		require.NoError(t, receiver.Receive(func(at time.Time, link int, _ []byte) {
+			if link == lab.Node.Index(t, pod.HostLink) {
+				arrived = at
+			}
+		}))
+		return !arrived.Before(before) && !arrived.After(sent)
+	}, Within(5*time.Second), time.Millisecond)
+}
