@@ -2,7 +2,6 @@ package egress
 
 import (
 	"net/netip"
-	"slices"
 )
 
 // Classification is what one flow has in the table inet egress_ip: which link its
@@ -95,26 +94,6 @@ type Classes struct {
 	Arrived []Address // the addresses of the links: connections to them are answered by the link
 }
 
-// Classes returns what the flows of an attachment have there.
-func (a Attachment) Classes(flows ...Flow) Classes {
-	c := Classes{Mask: a.MarkMask, Foreign: a.foreignMarks(), Cluster: a.ClusterCIDRs}
-	for _, f := range flows {
-		c.Pods = append(c.Pods, a.Classification(f))
-	}
-	return c
-}
-
-// Links returns the ifindexes of the egress links.
-func (c Classes) Links() []int {
-	var links []int
-	for _, p := range c.Pods {
-		if !slices.Contains(links, p.Index) {
-			links = append(links, p.Index)
-		}
-	}
-	return links
-}
-
 // foreignMarks are the mark bits in which somebody else's mark shows. kube-proxy's two,
 // 0x4000 and 0x8000, do not count, nor do those that are configured: they are always
 // matched with a mask.
@@ -177,27 +156,6 @@ func (c Classes) ClusterElements() []Element {
 		for _, p := range Disjoint(t.Thrown) {
 			elements = append(elements, Element{Set: t.Family.ClusterOf(t.Index), Net: p})
 		}
-	}
-	return elements
-}
-
-// ClusterSets returns the names of the sets of which ClusterElements has all elements: of
-// a link's tables that are not named nothing is known.
-func (c Classes) ClusterSets() []string {
-	names := []string{IPv4.Cluster(), IPv6.Cluster()}
-	for _, t := range c.Derived {
-		if c.isDerived(t.Family) {
-			names = append(names, t.Family.ClusterOf(t.Index))
-		}
-	}
-	return names
-}
-
-// PodElements returns the elements of all pods that are theirs alone.
-func (c Classes) PodElements() []Element {
-	elements := make([]Element, 0, elementsOfFlow*len(c.Pods)+1)
-	for _, p := range c.Pods {
-		elements = p.appendElements(elements)
 	}
 	return elements
 }

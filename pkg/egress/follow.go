@@ -56,7 +56,7 @@ func Follow(attachments []Attachment, node Node) (followed []Attachment, without
 		}
 		followed[i].Flows = slices.Clone(a.Flows)
 		for j, f := range a.Flows {
-			link, ok := node.link(f.Index)
+			link, ok := node.Link(f.Index)
 			if !ok || !link.Carries() || node.has(f.HostAddress()) {
 				continue
 			}

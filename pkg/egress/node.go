@@ -64,7 +64,8 @@ const (
 	LocalTable   = 255
 )
 
-func (n Node) link(index int) (Link, bool) {
+// Link returns the link with this ifindex.
+func (n Node) Link(index int) (Link, bool) {
 	for _, l := range n.Links {
 		if l.Index == index {
 			return l, true

@@ -50,7 +50,7 @@ func (s selection) checkHost(link Link, address netip.Addr) error {
 	for _, a := range s.node.Addresses {
 		if a.Network.Addr() == address && a.Index != link.Index {
 			name := Unnamed(a.Index) // no candidate: a loopback link
-			if other, ok := s.node.link(a.Index); ok {
+			if other, ok := s.node.Link(a.Index); ok {
 				name = other.Name
 			}
 			return s.errorf("%s stands on another link of this node, %s; choose a free address", address, name)

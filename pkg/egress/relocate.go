@@ -32,7 +32,7 @@ func Relocate(attachments []Attachment, node Node) []Attachment {
 					f.Table, f.Mark = other.Table, other.Mark
 				}
 			}
-			if l, there := node.link(f.Index); there {
+			if l, there := node.Link(f.Index); there {
 				f.VRFRule = node.VRFs.of(l, f.Family())
 			}
 			moved[i].Flows[j] = f

@@ -61,6 +61,9 @@ func (r Route) Key() RouteKey { return RouteKey{r.Dst, r.From, r.TOS, r.Metric} 
 // Family returns the family of the destination.
 func (r Route) Family() Family { return FamilyOf(r.Dst.Addr()) }
 
+// IsPodThrow reports whether the route is a throw of a single address, as each pod has one.
+func (r Route) IsPodThrow() bool { return r.Type == Throw && r.Dst.IsSingleIP() }
+
 // LinkName names the link with an ifindex.
 type LinkName func(index int) string
 

@@ -129,7 +129,7 @@ func (s selection) linkFor(address netip.Addr) (Link, error) {
 	for _, a := range s.node.Addresses {
 		// Only a link that the pod may not mean makes it a foreign address.
 		if a.Network.Addr() == address {
-			if link, ok := s.node.link(a.Index); ok && !s.admits(link) {
+			if link, ok := s.node.Link(a.Index); ok && !s.admits(link) {
 				return Link{}, s.errorf("%s stands on the node's link %s, which egress must not take it from; choose a free address", address, link.Name)
 			}
 		}

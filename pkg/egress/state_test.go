@@ -1,8 +1,11 @@
 package egress_test
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/stretchr/testify/require"
@@ -28,10 +31,8 @@ func twoPods() []egress.Attachment {
 	return []egress.Attachment{a, b}
 }
 
-func all(a egress.Attachment) []egress.Flow { return a.Flows }
-
-// TestNeeds: what pods share is there once, and what is a pod's own, once a pod.
-func TestNeeds(t *testing.T) {
+// TestDesired: what pods share is there once, and what is a pod's own, once a pod.
+func TestDesired(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, []string{
 		"IPv4 rule 6001: from all nop",
@@ -48,6 +49,8 @@ func TestNeeds(t *testing.T) {
 		"IPv6 rule 6000: from fd00:10:244::5 lookup 1134",
 		"IPv4 rule 6000: from 10.244.1.6 lookup 1134",
 		"IPv6 rule 6000: from fd00:10:244::6 lookup 1134",
+		"route unreachable default metric 4278198272 table 1134",
+		"route unreachable default metric 4278198272 table 1134",
 		"route throw 10.244.1.5 table 1134",
 		"route throw fd00:10:244::5 metric 1024 table 1134",
 		"route throw 10.244.1.6 table 1134",
@@ -73,27 +76,165 @@ func TestNeeds(t *testing.T) {
 		"element { fd00:10:244::6 : goto exit_134 } of map guard6 in table inet egress_ip",
 		`element { fd00:10:244::6 . "if134" : fd00:124::99 } of map snat6 in table inet egress_ip`,
 		"element { fd00:10:244::6 . 02:00:00:00:00:06 } of set bridged6 in table inet egress_ip",
-	}, egress.Needs(twoPods(), all).Lines(egress.Unnamed))
+	}, withoutShared(egress.Desired(twoPods(), egress.Facts{})).Lines(egress.Unnamed))
 
 	// A flow whose address another pod has by now needs nothing.
-	one := egress.Needs(twoPods(), func(a egress.Attachment) []egress.Flow {
-		if a.ContainerID == "c1" {
-			return nil
-		}
-		return a.Flows[:1]
-	})
+	pods := twoPods()
+	pods[0].Flows, pods[1].Flows = pods[0].Flows[:1], pods[1].Flows[:1]
+	pods[1].Flows[0].Pod, pods[1].Since = pods[0].Flows[0].Pod, time.Now()
+	one := egress.Desired(pods, egress.Facts{})
 	require.Len(t, one.Rules, 7)
-	require.Len(t, one.Elements, 5)
-	require.Empty(t, egress.Needs(nil, all).Lines(egress.Unnamed))
+	require.Len(t, withoutShared(one).Elements, 5)
+	for _, e := range one.Own().Elements {
+		require.Equal(t, "c2", e.Owner)
+	}
+	require.Empty(t, egress.Desired(nil, egress.Facts{}).Lines(egress.Unnamed))
+
+	// One that has no address to leave with is not translated.
+	one = egress.Desired(pods, egress.Facts{Without: map[netip.Addr]bool{pods[0].Flows[0].Pod: true}})
+	require.Len(t, withoutShared(one).Elements, 4)
+}
+
+// withoutShared leaves out the chains and the elements that are no pod's.
+func withoutShared(s egress.State) egress.State {
+	s.Chains, s.Elements = nil, s.Own().Elements
+	return s
+}
+
+// TestDesiredTables: a link's table has what main has for the link; nothing leads out while the
+// link is down.
+func TestDesiredTables(t *testing.T) {
+	t.Parallel()
+	pods := twoPods()[:1]
+	pods[0].Flows = pods[0].Flows[:1]
+	table := egress.LinkTable{Table: egress.Table{TableSpec: pods[0].TableSpec(pods[0].Flows[0]), Thrown: prefixes("10.244.0.0/16", "10.244.1.5/32")}}
+	table.Main = []egress.Route{{Table: egress.MainTable, Dst: prefix("192.168.124.0/24"), Type: egress.Unicast, Link: 134, Weight: 1}}
+	routes := func() []string {
+		var lines []string
+		for _, r := range egress.Desired(pods, egress.Facts{Tables: []egress.LinkTable{table}}).Routes {
+			lines = append(lines, r.String())
+		}
+		return lines
+	}
+	closed := []string{"unreachable default metric 4278198272 table 1134", "throw 10.244.0.0/16 table 1134", "throw 10.244.1.5 table 1134"}
+	require.Equal(t, append(closed[:3:3], "192.168.124.0/24 dev if134 table 1134", "default dev if134 table 1134"), routes())
+	table.Down = true
+	require.Equal(t, closed, routes())
+}
+
+// TestEnded: what a pod shares goes with the last that needs it; what is its own goes with it, but
+// if a newer one has its address.
+func TestEnded(t *testing.T) {
+	t.Parallel()
+	pods := twoPods()
+	for i := range pods {
+		pods[i].Flows = pods[i].Flows[:1]
+		pods[i].Flows[0].MAC = ""
+	}
+	first, second := pods[0], pods[1]
+	own := []string{
+		"IPv4 rule 6000: from 10.244.1.5 lookup 1134",
+		"route throw 10.244.1.5 table 1134",
+		"element { 10.244.1.5 : goto out_134 } of map out4 in table inet egress_ip",
+		"element { 10.244.1.5 : goto back_134 } of map back4 in table inet egress_ip",
+		"element { 10.244.1.5 : goto exit_134 } of map guard4 in table inet egress_ip",
+		`element { 10.244.1.5 . "if134" : 192.168.124.99 } of map snat4 in table inet egress_ip`,
+		`element { 10.244.1.5 . "if7" } of set pods4 in table inet egress_ip`,
+	}
+	ended := func(ending egress.Attachment, rest ...egress.Attachment) ([]string, []netip.Addr) {
+		gone, ended := egress.Ended([]egress.Attachment{ending}, rest)
+		return gone.Lines(egress.Unnamed), ended
+	}
+	lines, of := ended(first, second)
+	require.Equal(t, own, lines)
+	require.Equal(t, []netip.Addr{first.Flows[0].Pod}, of)
+
+	// With another egress address, that goes too.
+	other := second
+	other.Flows = slices.Clone(second.Flows)
+	other.Flows[0].Address = addr("192.168.124.98")
+	lines, _ = ended(first, other)
+	require.Subset(t, lines, own)
+	require.ElementsMatch(t, []string{
+		"address 192.168.124.99/32 on if134",
+		`element { 192.168.124.99 . "if134" } of set exit4 in table inet egress_ip`,
+		"element { 192.168.124.99 : goto forged } of map out4 in table inet egress_ip",
+		"element { 192.168.124.99 : goto mark_134 } of map arrived4 in table inet egress_ip",
+	}, egress.Missing(lines, own))
+
+	// An address that was on the link before stays, and is the link's.
+	first.Flows[0].OwnsAddress = false
+	lines, _ = ended(first, other)
+	require.NotContains(t, lines, "address 192.168.124.99/32 on if134")
+	require.NotContains(t, lines, "element { 192.168.124.99 : goto mark_134 } of map arrived4 in table inet egress_ip")
+
+	// Another link, or none: all of the link's goes.
+	lines, _ = ended(first)
+	require.Contains(t, lines, "route unreachable default metric 4278198272 table 1134")
+	require.Contains(t, lines, "chain prerouting of table inet egress_ip")
+	require.Contains(t, lines, "IPv4 rule 5998: from all fwmark 0x1000000/0xf000000 lookup 1134")
+
+	// A newer one has the address; and an older one has it.
+	newer := second
+	newer.Flows = slices.Clone(second.Flows)
+	newer.Flows[0].Pod, newer.Since = first.Flows[0].Pod, time.Now()
+	lines, of = ended(first, newer)
+	require.Empty(t, lines)
+	require.Empty(t, of)
+	first.Flows[0].OwnsAddress = true
+	lines, of = ended(newer, first)
+	require.Len(t, lines, len(own))
+	require.Len(t, of, 1)
+}
+
+// TestShape: one attachment speaks for others that need the same beside what is their own, and
+// for no other.
+func TestShape(t *testing.T) {
+	t.Parallel()
+	shape := func(a egress.Attachment) string {
+		text, err := a.Shape()
+		require.NoError(t, err)
+		return text
+	}
+	first, second := twoPods()[0], twoPods()[1]
+	second.Counters = false
+	for i := range second.Flows {
+		second.Flows[i].MAC = ""
+	}
+	require.Equal(t, shape(first), shape(second))
+	for name, change := range map[string]func(a *egress.Attachment){
+		"address": func(a *egress.Attachment) { a.Flows[0].Address = addr("192.168.124.98") },
+		"link":    func(a *egress.Attachment) { a.Flows[0].Index++ },
+		"table":   func(a *egress.Attachment) { a.Flows[0].Table++ },
+		"bridge":  func(a *egress.Attachment) { a.Flows[0].MAC = "02:00:00:00:00:05" },
+		"nowhere": func(a *egress.Attachment) { a.Flows[0].In = 0 },
+		"VRF":     func(a *egress.Attachment) { a.Flows[0].VRFRule = 1000 },
+		"family":  func(a *egress.Attachment) { a.Flows = a.Flows[:1] },
+		"cluster": func(a *egress.Attachment) { a.ClusterCIDRs = a.ClusterCIDRs[:1] },
+		"rules":   func(a *egress.Attachment) { a.RulePriority++ },
+	} {
+		t.Run(name, func(t *testing.T) {
+			changed := twoPods()[0]
+			change(&changed)
+			require.NotEqual(t, shape(first), shape(changed))
+		})
+	}
+}
+
+func classified(a egress.Attachment) []egress.Classification {
+	var pods []egress.Classification
+	for _, f := range a.Flows {
+		pods = append(pods, a.Classification(f))
+	}
+	return pods
 }
 
 func TestClasses(t *testing.T) {
 	t.Parallel()
 	var c egress.Classes
 	for _, a := range twoPods() {
-		mine := a.Classes(a.Flows...)
-		c.Mask, c.Cluster = mine.Mask, mine.Cluster
-		c.Pods = append(c.Pods, mine.Pods...)
+		c.Mask, c.Cluster = a.MarkMask, a.ClusterCIDRs
+		c.Pods = append(c.Pods, classified(a)...)
 	}
 	link := func(name string) egress.Chain { return egress.Chain{Name: name, Mark: 0x01000000, Mask: 0x0f000000} }
 	asking := func(name, cluster4, cluster6 string) egress.Chain {
@@ -134,7 +275,7 @@ func TestSharedElements(t *testing.T) {
 	t.Parallel()
 	var c egress.Classes
 	for _, a := range twoPods() {
-		c.Pods = append(c.Pods, a.Classes(a.Flows...).Pods...)
+		c.Pods = append(c.Pods, classified(a)...)
 	}
 	c.Arrived = []egress.Address{{Link: 2, Address: addr("10.0.0.2")}, {Link: 134, Address: addr("192.168.124.10")},
 		{Link: 134, Address: addr("192.168.124.99")}, {Link: 134, Address: addr("fe80::1")}}
@@ -191,7 +332,7 @@ func TestSubtract(t *testing.T) {
 func TestLess(t *testing.T) {
 	t.Parallel()
 	needs := func() egress.State {
-		s := egress.Needs(twoPods(), all)
+		s := egress.Desired(twoPods(), egress.Facts{})
 		s.Chains = []egress.Chain{{Name: "others"}, {Name: "out_134", Mark: 1, Mask: 15}}
 		return s
 	}
@@ -199,8 +340,11 @@ func TestLess(t *testing.T) {
 	require.Empty(t, missing.Lines(egress.Unnamed))
 	require.Empty(t, surplus.Lines(egress.Unnamed))
 	for name, change := range map[string]func(s *egress.State) string{
-		"rule":    func(s *egress.State) string { s.Rules[0].Goto = 7; return "rule 6001: from all nop" },
-		"route":   func(s *egress.State) string { s.Routes[0].Metric = 7; return "route throw 10.244.1.5 table 1134" },
+		"rule": func(s *egress.State) string { s.Rules[0].Goto = 7; return "rule 6001: from all nop" },
+		"route": func(s *egress.State) string {
+			s.Routes[0].Metric = 7
+			return "route unreachable default metric 4278198272 table 1134"
+		},
 		"address": func(s *egress.State) string { s.Addresses[0].Link = 7; return "address 192.168.124.99/32 on if134" },
 		"chain":   func(s *egress.State) string { s.Chains[1].Mark = 7; return "chain out_134 of table inet egress_ip" },
 		"comment": func(s *egress.State) string {

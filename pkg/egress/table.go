@@ -147,6 +147,9 @@ func (t TableSpec) Astray(others []Route) []Route {
 	return slices.DeleteFunc(slices.Clone(others), func(r Route) bool { return r.Type == Unicast && r.Link == t.Index })
 }
 
+// IsSame reports whether both are the same address family of the same table, whatever is in it.
+func (t Table) IsSame(o Table) bool { return t.Table == o.Table && t.Family == o.Family }
+
 // Equal reports whether both are the same, networks in the same order.
 func (t Table) Equal(o Table) bool {
 	return t.Table == o.Table && t.Link == o.Link && t.Index == o.Index && t.Family == o.Family && t.Gateway == o.Gateway &&

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
@@ -176,16 +177,24 @@ func sharedSets() []*nftables.Set {
 	return sets
 }
 
+// setsByName are the maps and sets that exist with the table, by their names.
+var setsByName = sync.OnceValue(func() map[string]*nftables.Set {
+	byName := map[string]*nftables.Set{}
+	for _, s := range sharedSets() {
+		byName[s.Name] = s
+	}
+	return byName
+})
+
 // setNamed returns the map or set with this name, one of ours.
 func setNamed(name string) *nftables.Set {
+	if s, ok := setsByName()[name]; ok {
+		own := *s // the library writes into it
+		return &own
+	}
 	for _, family := range egress.Families {
 		if strings.HasPrefix(name, family.Cluster()+"_") {
 			return clusterSet(egressTable, family, name)
-		}
-		for _, s := range setsOf(family) {
-			if s.Name == name {
-				return s
-			}
 		}
 	}
 	if name == egress.LinkSet {
@@ -209,7 +218,7 @@ func isOurName(name string) bool {
 	if _, ok := egress.LinkOf(name); ok {
 		return true
 	}
-	return slices.ContainsFunc(sharedSets(), func(s *nftables.Set) bool { return s.Name == name }) ||
+	return setsByName()[name] != nil ||
 		egress.Chain{Name: name}.Hooked() ||
 		slices.Contains([]string{egress.Others, egress.Inbound, egress.Inside, egress.Forged, egress.Unmarked, egress.Dropped, egress.Related}, name) || isFormerName(name)
 }

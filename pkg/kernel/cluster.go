@@ -9,25 +9,6 @@ import (
 	"github.com/google/nftables"
 )
 
-// setCluster makes each of these cluster sets what is wanted in it.
-func (k *Kernel) setCluster(tx *nftables.Conn, sets []string, want []egress.Element) error {
-	for _, name := range sets {
-		of := slices.DeleteFunc(slices.Clone(want), func(e egress.Element) bool { return e.Set != name })
-		have, err := k.elements(name, nil)
-		if err != nil {
-			return err
-		}
-		if len(egress.Missing(of, have))+len(egress.Missing(have, of)) == 0 {
-			continue
-		}
-		tx.FlushSet(setNamed(name))
-		if err := addNetworks(tx, name, of...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // addNetworks adds elements of one cluster set.
 func addNetworks(tx *nftables.Conn, set string, networks ...egress.Element) error {
 	return tx.SetAddElements(setNamed(set), intervals(networks))

@@ -144,21 +144,6 @@ func (k *Kernel) elements(set string, sent map[netip.Addr]Counter) ([]egress.Ele
 	return all, nil
 }
 
-// setElement writes one element. Adding an element that exists keeps its comment, or,
-// with another value, fails: so it goes first.
-func (k *Kernel) setElement(tx *nftables.Conn, e egress.Element) error {
-	have, there, err := k.element(e)
-	if err != nil || there && have == e {
-		return err
-	}
-	if there {
-		if err := deleteElements(tx, e.Set, e); err != nil {
-			return err
-		}
-	}
-	return addElements(tx, e.Set, e)
-}
-
 // addElements adds elements of one set.
 func addElements(tx *nftables.Conn, set string, elements ...egress.Element) error {
 	if len(elements) == 0 {

@@ -20,7 +20,7 @@ type Kernel struct {
 	// For requests that the library does not know, see route_message.go and conntrack.go.
 	routeSocket, ctSocket *nl.SocketHandle
 
-	classified confirmation
+	known known // of the table inet egress_ip
 }
 
 // Open connects to the network namespace of the calling thread, which is the one that is to

@@ -17,7 +17,7 @@ import (
 // connection that a pod opens to an address; the zero pod is one without egress. IPVS may
 // have sent the packet there.
 func (k *Kernel) Marking(pod, to netip.Addr, byIPVS bool) (m egress.Marking, err error) {
-	err = k.consistent(func() error {
+	_, err = k.consistent(func() error {
 		m, err = k.marking(pod, to, byIPVS)
 		return err
 	})
@@ -145,7 +145,7 @@ func clusterSetOf(c egress.Chain, f egress.Family) string {
 // Translation reads what the table inet egress_ip makes of the source of a pod's
 // packet when it leaves by a link, with this mark.
 func (k *Kernel) Translation(pod netip.Addr, mark uint32, link int) (t egress.Translation, err error) {
-	err = k.consistent(func() error {
+	_, err = k.consistent(func() error {
 		t, err = k.translation(pod, mark, link)
 		return err
 	})

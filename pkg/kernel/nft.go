@@ -94,47 +94,48 @@ func (k *Kernel) hasChain(chain *nftables.Chain) (bool, error) {
 	return err == nil, err
 }
 
+// ErrChanged says that somebody has changed nf_tables between a read and the write that
+// followed from it. Nothing has been written.
+var ErrChanged = errors.New("somebody else has changed it meanwhile")
+
 // transaction writes to nf_tables what f queues, all of it or nothing. f may read by k,
 // whose socket is another: what is queued when a read fails is never sent, neither now nor
-// with what somebody else sends. Where somebody has changed our table between the reads and
-// the writes, f is asked again.
+// with what somebody else sends. The error may be [ErrChanged].
 func (k *Kernel) transaction(f func(tx *nftables.Conn) error) error {
-	const tries = 3
-	for try := 1; ; try++ {
-		tx, err := k.openNFT(withRoom())
-		if err != nil {
-			return err
-		}
-		if err := f(tx); err != nil {
-			return err
-		}
-		err = tx.Flush()
-		if changed := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST); !changed || try == tries {
-			return err
-		}
+	tx, err := k.openNFT(withRoom())
+	if err != nil {
+		return err
 	}
+	if err := f(tx); err != nil {
+		return err
+	}
+	err = tx.Flush()
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("%w: %w", ErrChanged, err)
+	}
+	return err
 }
 
-// consistent repeats what reads until no transaction of anybody's has come in between. The
-// kernel goes on with a dump from where it was, whatever has moved meanwhile, and only
-// flags it (NLM_F_DUMP_INTR, which the library does not look at); and one dump may be of
-// before and the next of after.
-func (k *Kernel) consistent(read func() error) error {
+// consistent repeats what reads until no transaction of anybody's has come in between, and
+// returns the number of the last one before. The kernel goes on with a dump from where it
+// was, whatever has moved meanwhile, and only flags it (NLM_F_DUMP_INTR, which the library
+// does not look at); and one dump may be of before and the next of after.
+func (k *Kernel) consistent(read func() error) (generation uint32, err error) {
 	const tries = 16
 	for range tries {
 		before, err := k.generation()
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if err := read(); err != nil {
-			return err
+			return 0, err
 		}
 		after, err := k.generation()
 		if err != nil || before == after {
-			return err
+			return after, err
 		}
 	}
-	return fmt.Errorf("nf_tables has changed during each of %d attempts to read it, last by %s: %w", tries, k.lastWriter(), unix.EBUSY)
+	return 0, fmt.Errorf("nf_tables has changed during each of %d attempts to read it, last by %s: %w", tries, k.lastWriter(), unix.EBUSY)
 }
 
 // generation returns the number of the last transaction of anybody's.

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -15,27 +14,25 @@ import (
 // the probe table. What cannot be honoured is a [config.AnnotationError], and the
 // node is as before; so it is, this pod's part of it, after any other error.
 func (n *Node) Attach(c config.Config, r config.Request) error {
-	d, err := n.decide(c, r)
+	a, err := n.decide(c, r)
 	if err != nil {
 		return err
 	}
 	if err := n.EnsureProbe(c.Probe, r.PodAddresses); err != nil {
 		return err
 	}
-	a := d.Attachment
 	if err := n.displace(a.Owner, r.PodAddresses); err != nil {
 		return err
 	}
-	if err := n.replaceOwn(a); err != nil {
+	before, err := n.replaceOwn(&a)
+	if err != nil {
 		return err
 	}
-	err = n.apply(d)
-	if err == nil {
-		err = n.verify(d.Attachment)
-	}
-	if err != nil {
-		if undo := n.undo(a); undo != nil {
-			// What is left is recorded; the runtime's DEL tries again.
+	if err := n.add(a, before); err != nil {
+		// By sockets that have seen nothing of it. What is left is recorded; the runtime's DEL tries again.
+		n.kernel.Close()
+		n.kernel = kernel.Open()
+		if undo := n.end(ending{a, a.Flows}); undo != nil {
 			slog.Warn("could not undo a failed ADD", "container", a.ContainerID, "error", undo)
 		}
 		return err
@@ -46,26 +43,58 @@ func (n *Node) Attach(c config.Config, r config.Request) error {
 	return nil
 }
 
-// undo takes a failed ADD back, by sockets that have seen nothing of it.
-func (n *Node) undo(a egress.Attachment) error {
-	n.kernel.Close()
-	n.kernel = kernel.Open()
-	return n.detach(a, a.Flows)
-}
-
-// classify writes what an attachment has in nftables. Where somebody has deleted or flushed
-// the table, that is all of it, for all attachments.
-func (n *Node) classify(c egress.Classes, others bool) error {
-	err := n.kernel.Classify(c, others)
-	if !errors.Is(err, kernel.ErrIncomplete) {
-		return err
-	}
-	slog.Warn("the table inet egress_ip is not there, or not complete; it is written again for all pods")
-	v, err := n.look()
+// add records an attachment, converges, and verifies.
+func (n *Node) add(a, before egress.Attachment) error {
+	records, err := n.records()
 	if err != nil {
 		return err
 	}
-	return n.repair(v)
+	if err := n.put(a); err != nil {
+		return err
+	}
+	stale, err := n.recordParts(a)
+	if err != nil {
+		return err
+	}
+	var v view
+	if err := n.converge(func() (view, error) {
+		v, err = n.lookToAdd(a, before, records, stale)
+		return v, err
+	}); err != nil {
+		return err
+	}
+	return n.verify(a, v)
+}
+
+// recordParts records the tables of an attachment's links, and the cluster networks, as it has
+// them configured. Stale are destinations that leave by a link from now on.
+func (n *Node) recordParts(a egress.Attachment) (stale bool, err error) {
+	main := map[egress.Family][]egress.Route{}
+	renamed := false
+	for _, f := range a.Flows {
+		t := egress.Table{TableSpec: a.TableSpec(f)}
+		thrown, err := n.thrown(t.TableSpec, main)
+		if err != nil {
+			return false, err
+		}
+		t.Thrown = slices.Clone(thrown)
+		before, recorded, err := n.store.Table(f.Table, f.Family())
+		if err != nil {
+			return false, err
+		}
+		stale = stale || len(egress.Missing(before.Thrown, t.Thrown)) > 0
+		if recorded && before.Equal(t) {
+			continue
+		}
+		if err := n.store.PutTable(t); err != nil {
+			return false, err
+		}
+		renamed = true
+	}
+	if renamed {
+		n.nameTables()
+	}
+	return stale, n.store.PutCluster(a.ClusterCIDRs)
 }
 
 // FollowRoutes makes what links' tables throw what main has now, where the configuration
@@ -96,130 +125,74 @@ func (n *Node) Displace(pods []netip.Addr) error { return n.displace(egress.Owne
 // displace takes away what other, dead, attachments have left for the pod
 // addresses: an address has one pod at a time, and it is this one's now.
 func (n *Node) displace(by egress.Owner, pods []netip.Addr) error {
-	for _, pod := range pods {
-		claims, err := n.claims(pod, by)
-		if err != nil {
+	claims, err := n.claims(pods, by)
+	if err != nil {
+		return err
+	}
+	if len(claims) > 0 && n.unlock == nil {
+		if err := n.lock(); err != nil {
 			return err
 		}
-		if len(claims) == 0 {
-			if err := n.removeStray(by, pod); err != nil {
-				return err
-			}
+		// Some may have gone while we waited.
+		if claims, err = n.claims(pods, by); err != nil {
+			return err
+		}
+	}
+	for _, dead := range claims {
+		slog.Info("a pod address that had egress has a new pod", "addresses", podsOf([]egress.Attachment{dead.with(dead.flows)}), "container", dead.ContainerID)
+	}
+	if len(claims) > 0 {
+		if err := n.end(claims...); err != nil {
+			return err
+		}
+	}
+	for _, pod := range pods {
+		if slices.ContainsFunc(claims, func(dead ending) bool {
+			return slices.ContainsFunc(dead.flows, func(f egress.Flow) bool { return f.Pod == pod })
+		}) {
 			continue
 		}
-		if n.unlock == nil {
-			if err := n.lockToChange(); err != nil {
-				return err
-			}
-			// Some may have gone while we waited.
-			if claims, err = n.claims(pod, by); err != nil {
-				return err
-			}
-		}
-		for _, dead := range claims {
-			slog.Info("a pod address that had egress has a new pod", "address", pod, "container", dead.ContainerID)
-			flows := slices.DeleteFunc(slices.Clone(dead.Flows), func(f egress.Flow) bool { return f.Pod != pod })
-			if err := n.detach(dead, flows); err != nil {
-				return err
-			}
+		if err := n.removeStray(by, pod); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// replaceOwn prepares for an ADD of an attachment that is recorded already: the
+// removeStray takes away what the kernel has for a pod address and no record asks for:
+// else the address' next pod would leave as the one before did. The caller knows that
+// nothing is recorded.
+func (n *Node) removeStray(by egress.Owner, pod netip.Addr) error {
+	owner, exists, err := n.kernel.OwnerOf(pod)
+	if err != nil || !exists || owner == by.Comment() {
+		return err
+	}
+	if err := n.lock(); err != nil {
+		return err
+	}
+	if claims, err := n.claims([]netip.Addr{pod}, by); err != nil || len(claims) > 0 {
+		return err // an ADD that was under way
+	}
+	slog.Info("a pod address has egress that is recorded nowhere; it is removed", "address", pod, "container", owner)
+	return n.converge(func() (view, error) { return n.lookStray(pod) })
+}
+
+// replaceOwn prepares for an ADD of an attachment that is recorded already, and returns that: the
 // flows that it is to have no longer go, and it stays as old as it is.
-func (n *Node) replaceOwn(a egress.Attachment) error {
+func (n *Node) replaceOwn(a *egress.Attachment) (before egress.Attachment, err error) {
 	before, ok, err := n.find(a.Owner)
 	if err != nil || !ok {
-		return err
+		return egress.Attachment{}, err
 	}
-	var stale []egress.Flow
+	a.Since = before.Since
+	stale := ending{before, nil}
 	for _, f := range before.Flows {
 		if before.RulePriority != a.RulePriority || before.MarkMask != a.MarkMask || before.Counters != a.Counters || !slices.Contains(a.Flows, f) {
-			stale = append(stale, f)
+			stale.flows = append(stale.flows, f)
 		}
 	}
-	if len(stale) == 0 {
-		return nil
+	if len(stale.flows) == 0 {
+		return before, nil
 	}
-	return n.detach(before, stale)
-}
-
-// apply writes an attachment, the record first.
-func (n *Node) apply(d decision) error {
-	a := d.Attachment
-	before, again, err := n.find(a.Owner)
-	if err != nil {
-		return err
-	}
-	if again {
-		a.Since = before.Since
-	}
-	records, err := n.records()
-	if err != nil {
-		return err
-	}
-	if err := n.put(a); err != nil {
-		return err
-	}
-	addresses, err := n.kernel.Addresses() // what has been replaced has taken its own away
-	if err != nil {
-		return err
-	}
-	classes := a.Classes(a.Flows...)
-	for _, on := range addresses {
-		classes.Arrived = append(classes.Arrived, egress.Address{Link: on.Index, Address: on.Network.Addr()})
-	}
-	for _, f := range a.Flows {
-		table, err := n.writeTable(a.TableSpec(f), d.main[linkFamily{f.Index, f.Family()}])
-		if err != nil {
-			return err
-		}
-		classes.Derived = append(classes.Derived, table)
-		if err := n.kernel.AddRoute(f.PodThrow()); err != nil {
-			return err
-		}
-	}
-	for _, f := range a.Flows {
-		if !f.OwnsAddress {
-			continue
-		}
-		added, err := n.kernel.AddAddress(f.HostAddress())
-		if err != nil {
-			return err
-		}
-		if !added {
-			continue
-		}
-		n.announce(f.HostAddress())
-	}
-	if err := n.ensureSrcValidMark(a); err != nil {
-		return err
-	}
-	for _, f := range a.Flows {
-		if err := n.addRules(a.Rules(f)); err != nil {
-			return err
-		}
-	}
-	if err := n.store.PutCluster(a.ClusterCIDRs); err != nil {
-		return err
-	}
-	if err := n.classify(classes, records.Others(a.Owner)); err != nil {
-		return err
-	}
-	if err := n.deleteStaleRules(before, a); err != nil {
-		return err
-	}
-	for _, f := range a.Flows {
-		if slices.Contains(before.Flows, f) {
-			continue // its connections have this translation
-		}
-		// Those of the pod that had the address before have another, or none: a
-		// plain pod's DEL drops nothing.
-		if err := n.kernel.DeleteConntrack(f.Pod); err != nil {
-			return err
-		}
-	}
-	return nil
+	return stale.left(), n.end(stale)
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
@@ -61,28 +60,16 @@ func (n *Node) Cleanup(force bool) ([]string, error) {
 	return lines, n.removeAll(v)
 }
 
-// removeAll is a DEL of every attachment, and of what is recorded nowhere.
+// removeAll ends every attachment, and what is recorded nowhere.
 func (n *Node) removeAll(v view) error {
-	errs := slices.Clone(v.unread)
-	if len(v.have.Chains)+len(v.have.Elements) > 0 {
-		errs = append(errs, n.kernel.DeleteClassification())
-	}
-	for _, r := range v.have.Rules {
-		errs = append(errs, n.kernel.DeleteRule(r))
-	}
-	for _, a := range v.attached {
-		for _, f := range v.mine(a) {
-			errs = append(errs, n.kernel.DeleteConntrack(f.Pod))
-		}
-	}
-	for _, a := range v.have.Addresses {
-		errs = append(errs, n.kernel.DeleteAddress(a))
-	}
-	errs = append(errs, n.kernel.SetRoutes(nil, v.have.Routes))
-	if v.probe.have.Stands() && !v.probe.foreign {
+	v.ended = podsOf(v.attached)
+	probe := v.probe
+	v.keepDeletions()
+	v.want, v.spared, v.surplus, v.last = egress.State{}, egress.State{}, v.have, true
+	errs := append(v.unread, n.apply(&v))
+	if probe.have.Stands() && !probe.foreign {
 		errs = append(errs, n.kernel.SetProbe(egress.Probe{}))
 	}
-	errs = append(errs, n.resetSrcValidMark())
 	if err := errors.Join(errs...); err != nil {
 		return err // the record stays, for the next try
 	}

@@ -19,26 +19,31 @@ func (n *Node) detachDamaged(d *record.DamagedError) error {
 		return err
 	}
 	v, err := n.look(d.Owner())
+	if err == nil && v.classified.Former {
+		if err = n.apply(&v); err == nil {
+			v, err = n.look(d.Owner())
+		}
+	}
 	if err := errors.Join(append(v.unread, err)...); err != nil {
 		return err
 	}
-	v.missing = egress.State{} // repairs are a resync's
-	if err := errors.Join(
-		n.repairClassification(v, v.missing, v.surplus),
-		n.removeSurplus(v, v.surplus),
-		n.kernel.SetRoutes(nil, slices.DeleteFunc(slices.Clone(v.surplus.Routes), func(r egress.Route) bool { return !ofOnePod(r) })),
-		n.forgetConnections(v, v.surplus),
-		n.forgetNode(v),
-	); err != nil {
+	v.keepDeletions()
+	if err := n.apply(&v); err != nil {
 		return err
 	}
-	n.nameTables()
 	n.read = nil
 	return n.store.Remove(egress.Attachment{Owner: d.Owner()})
 }
 
-// ofOnePod reports whether a route is the throw of one pod.
-func ofOnePod(r egress.Route) bool { return r.Type == egress.Throw && r.Dst.IsSingleIP() }
+// keepDeletions leaves out what is a resync's: repairs, and the routes of tables that stay, but
+// for the throws of pods that have gone.
+func (v *view) keepDeletions() {
+	v.surplus.Routes = slices.DeleteFunc(v.surplus.Routes, func(r egress.Route) bool {
+		return !r.IsPodThrow() && slices.ContainsFunc(v.tables, func(t egress.LinkTable) bool { return t.Has(r) })
+	})
+	v.recorded, v.attached, v.tables, v.faults, v.missing = nil, nil, nil, nil, egress.State{}
+	v.recluster, v.unmarked, v.forAllLinks, v.classified.Dropped, v.probe = false, nil, false, nil, probeView{right: true, recorded: true}
+}
 
 // spare takes out of what no record asks for what an attachment may need of which only the
 // owner is known: the elements that name its container, and whatever has no owner that is known. So
@@ -69,8 +74,8 @@ func (v *view) spare(surplus egress.State) (left egress.State) {
 		}
 	}
 	for _, r := range surplus.Routes {
-		wanted := slices.ContainsFunc(v.tables, func(t linkTable) bool { return t.has(r) })
-		if known[r.Dst.Addr()] && ofOnePod(r) || wanted && !ofOnePod(r) {
+		wanted := slices.ContainsFunc(v.tables, func(t egress.LinkTable) bool { return t.Has(r) })
+		if known[r.Dst.Addr()] && r.IsPodThrow() || wanted && !r.IsPodThrow() {
 			left.Routes = append(left.Routes, r)
 		}
 	}

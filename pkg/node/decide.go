@@ -11,30 +11,17 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
 
-// decision is what is to exist, and what the main table, or the VRF's, has for its links.
-// It is good for as long as the lock is held.
-type decision struct {
-	egress.Attachment
-	main map[linkFamily][]egress.Route
-}
-
-// linkFamily is one family of a link.
-type linkFamily struct {
-	index  int
-	family egress.Family
-}
-
 // decide returns what is to stand, with the lock taken. While it asks the link
 // whether another host has an address, which takes a while, others may go on.
-func (n *Node) decide(c config.Config, r config.Request) (decision, error) {
+func (n *Node) decide(c config.Config, r config.Request) (egress.Attachment, error) {
 	checked := map[egress.Address]bool{}
 	for {
-		if err := n.lockToChange(); err != nil {
-			return decision{}, err
+		if err := n.lock(); err != nil {
+			return egress.Attachment{}, err
 		}
 		d, unchecked, err := n.desire(c, r)
 		if err != nil {
-			return decision{}, err
+			return egress.Attachment{}, err
 		}
 		unchecked = slices.DeleteFunc(unchecked, func(a egress.Address) bool { return checked[a] })
 		if len(unchecked) == 0 {
@@ -43,10 +30,10 @@ func (n *Node) decide(c config.Config, r config.Request) (decision, error) {
 		n.release()
 		claim, err := n.kernel.WhoHas(unchecked)
 		if err != nil {
-			return decision{}, err
+			return egress.Attachment{}, err
 		}
 		if claim != nil {
-			return decision{}, r.AddressError(fmt.Sprintf(
+			return egress.Attachment{}, r.AddressError(fmt.Sprintf(
 				"another host on the link has %s: %s; free the address there, or choose another (where a router answers for every address, set links[].duplicateCheck to false)",
 				claim.Address.Address, claim.MAC))
 		}
@@ -58,56 +45,53 @@ func (n *Node) decide(c config.Config, r config.Request) (decision, error) {
 
 // desire reads what the request is about and decides. It also returns the egress
 // addresses that are to be put on a link and are to be checked before.
-func (n *Node) desire(c config.Config, r config.Request) (decision, []egress.Address, error) {
+func (n *Node) desire(c config.Config, r config.Request) (a egress.Attachment, unchecked []egress.Address, err error) {
 	addresses, err := n.kernel.Addresses()
 	if err != nil {
-		return decision{}, nil, err
+		return a, nil, err
 	}
 	names, indexes := egress.Candidates(r, c, addresses)
 	links, err := n.kernel.Links(names, indexes)
 	if err != nil {
-		return decision{}, nil, err
+		return a, nil, err
 	}
 	if err := n.markOurs(addresses, links, r); err != nil {
-		return decision{}, nil, err
+		return a, nil, err
 	}
 	vrfs, err := n.vrfRules(links)
 	if err != nil {
-		return decision{}, nil, err
+		return a, nil, err
 	}
 	flows, err := egress.Select(r, c, egress.Node{Links: links, Addresses: addresses, VRFs: vrfs})
 	if err != nil {
-		return decision{}, nil, err
+		return a, nil, err
 	}
-	main := map[linkFamily][]egress.Route{}
 	for _, f := range flows {
 		routes, err := n.kernel.LinkRoutes(f.Family(), tableOf(links, f.Index), f.Index)
 		if err != nil {
-			return decision{}, nil, err
+			return a, nil, err
 		}
-		main[linkFamily{f.Index, f.Family()}] = routes
 		if err := egress.CheckNextHops(r, f, routes); err != nil {
-			return decision{}, nil, err
+			return a, nil, err
 		}
 	}
 	if err := n.place(r, flows); err != nil {
-		return decision{}, nil, err
+		return a, nil, err
 	}
 	if err := n.checkAlone(c, flows); err != nil {
-		return decision{}, nil, err
+		return a, nil, err
 	}
 	mask, masked, err := n.assignMarks(c, flows)
 	if err != nil {
-		return decision{}, nil, err
+		return a, nil, err
 	}
-	var unchecked []egress.Address
 	for _, f := range flows {
 		stands := slices.ContainsFunc(addresses, func(a egress.LinkAddress) bool { return a.Network.Addr() == f.Address })
 		if !stands && c.ChecksDuplicates(f.Link) && !slices.Contains(unchecked, f.HostAddress()) {
 			unchecked = append(unchecked, f.HostAddress())
 		}
 	}
-	return decision{egress.Attachment{
+	return egress.Attachment{
 		Owner:        egress.Owner{ContainerID: r.ContainerID, IfName: r.IfName},
 		Network:      c.Network,
 		PodNamespace: r.PodNamespace,
@@ -122,7 +106,7 @@ func (n *Node) desire(c config.Config, r config.Request) (decision, []egress.Add
 		OwnNetworks:  egress.OwnNetworks(r, c, flows),
 		Unchecked:    c.Unchecked,
 		Flows:        flows,
-	}, main}, unchecked, nil
+	}, unchecked, nil
 }
 
 // place finds out where the pod is: from there alone come its packets.
@@ -141,6 +125,14 @@ func (n *Node) place(r config.Request, flows []egress.Flow) error {
 		}
 	}
 	return nil
+}
+
+// vrfRules reads where the rules for VRFs are, if one of the links is in a VRF.
+func (n *Node) vrfRules(links []egress.Link) (egress.VRFRules, error) {
+	if !slices.ContainsFunc(links, egress.Link.InVRF) {
+		return egress.VRFRules{}, nil
+	}
+	return n.kernel.VRFRules()
 }
 
 func tableOf(links []egress.Link, index int) uint32 {
@@ -169,22 +161,6 @@ func (n *Node) markOurs(addresses []egress.LinkAddress, links []egress.Link, r c
 
 // ours asks any attachment that shares the address; they all say the same.
 func (n *Node) ours(at egress.Flow) (bool, error) {
-	_, f, ok, err := n.sharer(egress.AddressObject(at), func(f egress.Flow) bool {
-		return f.Index == at.Index && f.Address == at.Address
-	})
+	_, f, ok, err := n.sharer(func(f egress.Flow) bool { return f.Index == at.Index && f.Address == at.Address })
 	return ok && f.OwnsAddress, err
-}
-
-// sharer returns any attachment that needs a shared object, and its flow that does.
-func (n *Node) sharer(o egress.Object, is func(egress.Flow) bool) (egress.Attachment, egress.Flow, bool, error) {
-	records, err := n.records()
-	if err != nil {
-		return egress.Attachment{}, egress.Flow{}, false, err
-	}
-	for a := range records.Mentioning(o.Mentioned()) {
-		if i := slices.IndexFunc(a.Flows, is); i >= 0 {
-			return a, a.Flows[i], true, nil
-		}
-	}
-	return egress.Attachment{}, egress.Flow{}, false, nil
 }

@@ -60,7 +60,7 @@ func unlessPlain(o egress.Owner, unread error) error {
 // attachment that has none. Where there is a network namespace at the path netns, the pod
 // is silent from now on: it would leave as a plain pod until the main plugin has deleted its link.
 func (n *Node) Detach(o egress.Owner, netns string) error {
-	if err := n.lockToChange(); err != nil {
+	if err := n.lock(); err != nil {
 		return err
 	}
 	a, ok, err := n.store.Find(o)
@@ -80,16 +80,13 @@ func (n *Node) Detach(o egress.Owner, netns string) error {
 	if isDamaged {
 		return n.detachDamaged(damaged)
 	}
-	return n.detach(a, a.Flows)
+	return n.end(ending{a, a.Flows})
 }
 
 // podsOf returns the pod addresses of an attachment: of one whose record cannot be read, so that
 // it has no flows, those that the kernel knows by their owner.
 func (n *Node) podsOf(o egress.Owner, a egress.Attachment) ([]netip.Addr, error) {
-	var pods []netip.Addr
-	for _, f := range a.Flows {
-		pods = append(pods, f.Pod)
-	}
+	pods := podsOf([]egress.Attachment{a})
 	if len(pods) > 0 {
 		return pods, nil
 	}
@@ -117,119 +114,77 @@ func discard(store record.Store, o egress.Owner) {
 	}
 }
 
-// detach takes flows of an attachment away, and the attachment with its last flow.
-// A shared object goes with the last that needs it, and a pod address's own
-// objects only while the address is this attachment's.
-func (n *Node) detach(a egress.Attachment, flows []egress.Flow) error {
-	mine, err := n.mine(a, flows)
-	if err != nil {
+// end converges what flows of attachments have, as if they were not recorded, and then forgets
+// them.
+func (n *Node) end(all ...ending) error {
+	if err := n.converge(func() (view, error) {
+		v, err := n.lookEnding(all)
+		if err != nil || !v.classified.Former {
+			return v, err
+		}
+		// Another version, or nft, has made the table: its parts cannot be changed one by one.
+		slog.Info("the table inet egress_ip is replaced: another version, or nft, has made it")
+		if err := n.converge(func() (view, error) { return n.look() }); err != nil {
+			return v, err
+		}
+		return n.lookEnding(all)
+	}); err != nil {
 		return err
 	}
-	left := slices.DeleteFunc(slices.Clone(a.Flows), func(f egress.Flow) bool { return slices.Contains(flows, f) })
-	unneeded, err := n.unneeded(a, flows, left)
-	if err != nil {
-		return err
-	}
-	// Before, so that what servers still send to the pod no longer gets there, and its kernel, which would refuse it,
-	// does not answer by main with the egress address; and behind, for what has been opened in between.
-	if err := n.deleteConntrack(mine); err != nil {
-		return err
-	}
-	if err := n.declassify(a, mine, flows, unneeded); err != nil {
-		return err
-	}
-	if err := n.deleteRules(a, mine, flows, unneeded); err != nil {
-		return err
-	}
-	if err := n.deleteConntrack(mine); err != nil {
-		return err
-	}
-	for _, f := range flows {
-		if f.OwnsAddress && slices.Contains(unneeded, egress.AddressObject(f)) {
-			if err := n.kernel.DeleteAddress(f.HostAddress()); err != nil {
+	for _, e := range all {
+		for _, f := range e.flows {
+			// An ADD that was killed may have left it, and the table may stay.
+			if err := n.store.DiscardTable(f.Table, f.Family()); err != nil {
 				return err
 			}
 		}
-	}
-	for _, f := range flows {
-		if slices.Contains(unneeded, egress.TableObject(f)) {
-			if err := n.clearTable(f); err != nil {
+		left := e.left()
+		if len(left.Flows) > 0 {
+			if err := n.put(left); err != nil {
 				return err
 			}
-		} else if slices.Contains(mine, f) {
-			if err := n.kernel.DeleteRoute(f.PodThrow()); err != nil {
-				return err
-			}
-		}
-		// An ADD that was killed may have left it, and the table may stay.
-		if err := n.store.DiscardTable(f.Table, f.Family()); err != nil {
-			return err
-		}
-	}
-	if slices.ContainsFunc(flows, func(f egress.Flow) bool { return slices.Contains(unneeded, egress.TableObject(f)) }) {
-		n.nameTables()
-	}
-	if slices.Contains(unneeded, egress.ClassificationObject) {
-		if err := n.resetSrcValidMark(); err != nil {
-			return err
-		}
-		if err := n.store.RemoveCluster(); err != nil {
-			return err
-		}
-	}
-	if len(left) == 0 {
-		if n.read != nil {
-			n.read.Drop(a.Owner)
-		}
-		return n.store.Remove(a)
-	}
-	a.Flows = left
-	return n.put(a)
-}
-
-// declassify takes the flows out of nftables, with their links' chains where
-// nobody else needs those, and the table with the last.
-func (n *Node) declassify(a egress.Attachment, mine, flows []egress.Flow, unneeded []egress.Object) error {
-	if slices.Contains(unneeded, egress.ClassificationObject) {
-		return n.kernel.DeleteClassification()
-	}
-	gone := kernel.Gone{Elements: a.Classes(mine...).PodElements()}
-	for _, f := range flows {
-		if slices.Contains(unneeded, egress.LinkObject(f)) && !slices.Contains(gone.Links, f.Index) {
-			gone.Links = append(gone.Links, f.Index)
-		}
-		if slices.Contains(unneeded, a.OutObject(f)) && !slices.Contains(gone.Chains, a.OutChain(f)) {
-			gone.Chains = append(gone.Chains, a.OutChain(f))
-		}
-		if !slices.Contains(unneeded, egress.AddressObject(f)) {
 			continue
 		}
-		for _, e := range a.Classes(f).SharedElements() {
-			// The node may have the address beside egress-ip.
-			if e.Set == f.Family().Exit() || e.Set == f.Family().Out() || e.Set == f.Family().Arrived() && f.OwnsAddress {
-				gone.Elements = append(gone.Elements, e)
-			}
+		if n.read != nil {
+			n.read.Drop(e.Owner)
 		}
-	}
-	return n.kernel.Declassify(gone)
-}
-
-// deleteRules deletes in the order opposite to that of ADD.
-func (n *Node) deleteRules(a egress.Attachment, mine, flows []egress.Flow, unneeded []egress.Object) error {
-	for _, f := range mine {
-		if err := n.kernel.DeleteSourceRule(a.SourceRule(f)); err != nil {
+		if err := n.store.Remove(left); err != nil {
 			return err
-		}
-	}
-	for _, f := range flows {
-		for _, r := range slices.Backward(a.SharedRules(f)) {
-			if !slices.Contains(unneeded, egress.RuleObject(r)) {
-				continue
-			}
-			if err := n.kernel.DeleteRule(r); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
+}
+
+// Collect is GC: it detaches what the network has and valid does not list.
+func Collect(network string, valid []egress.Owner) error {
+	n, err := Open()
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	if err := n.lock(); err != nil {
+		return err
+	}
+	all, unknown, err := n.store.List()
+	if err != nil {
+		return err
+	}
+	// Of which network damaged ones are is not known, so their DEL, or a clean-up, removes them.
+	if err := n.setAside(unknown.Damaged); err != nil {
+		return err
+	}
+	var failed []error
+	for _, e := range unknown.Unread {
+		failed = append(failed, e)
+	}
+	var stale []ending
+	for _, a := range all {
+		if a.Network == network && !slices.Contains(valid, a.Owner) {
+			stale = append(stale, ending{a, a.Flows})
+		}
+	}
+	if len(stale) > 0 {
+		failed = append(failed, n.end(stale...))
+	}
+	return errors.Join(failed...)
 }

@@ -105,9 +105,13 @@ func (n *Node) explain(a egress.Attachment, f egress.Flow, by egress.Service, to
 	e := Explained{Way: way, Verdict: way.Verdict()}
 	if e.Right {
 		a.Flows = []egress.Flow{f}
-		e.Missing, err = n.missing(a)
+		v, err := n.lookFor(a)
+		if err != nil {
+			return e, err
+		}
+		e.Missing = n.missing(v)
 	}
-	return e, err
+	return e, nil
 }
 
 // way follows the packet: in, mark, rules and tables, the kernel's own answer to

@@ -15,7 +15,7 @@ import (
 // whatever the configuration says: packets of theirs are on their way with them.
 func (n *Node) assignMarks(c config.Config, flows []egress.Flow) (mask, masked uint32, err error) {
 	mask, masked = c.MarkMask, c.MaskedMarks
-	any, _, ok, err := n.sharer(egress.ClassificationObject, func(egress.Flow) bool { return true })
+	any, _, ok, err := n.sharer(func(egress.Flow) bool { return true })
 	if err != nil {
 		return 0, 0, err
 	}
@@ -52,7 +52,7 @@ func inUse(key string, configured *uint32, value uint32) {
 
 // markOf returns 0 where none is left.
 func (n *Node) markOf(f egress.Flow, mask uint32, given map[int]uint32) (uint32, error) {
-	_, same, ok, err := n.sharer(egress.LinkObject(f), func(other egress.Flow) bool { return other.Index == f.Index })
+	_, same, ok, err := n.sharer(func(other egress.Flow) bool { return other.Index == f.Index })
 	if err != nil || ok {
 		return same.Mark, err
 	}
@@ -64,7 +64,7 @@ func (n *Node) markOf(f egress.Flow, mask uint32, given map[int]uint32) (uint32,
 	for _, mark := range given {
 		taken[mark] = true
 	}
-	for a := range records.Mentioning("") {
+	for _, a := range records.Concerning(nil) {
 		for _, other := range a.Flows {
 			taken[other.Mark] = true
 		}

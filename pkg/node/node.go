@@ -1,6 +1,12 @@
+// Package node does what the CNI verbs and the commands ask for, on the node that the process
+// runs on. Each changes what is recorded (package record) and has the kernel follow:
+// [Node.converge] reads (package kernel), compares with what package egress says should exist, and
+// writes the difference in the one order in which nothing is lost when the process is killed
+// between two steps.
 package node
 
 import (
+	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/egress-ip/egress-ip/pkg/kernel"
 	"github.com/egress-ip/egress-ip/pkg/record"
 )
@@ -49,4 +55,12 @@ func (n *Node) lock() error {
 	unlock, err := n.store.Lock()
 	n.unlock, n.read = unlock, nil
 	return err
+}
+
+// linkName names the link with an ifindex, see [egress.LinkName].
+func (n *Node) linkName(index int) string {
+	if name, err := n.kernel.Name(index); err == nil {
+		return name
+	}
+	return egress.Unnamed(index)
 }

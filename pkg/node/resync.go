@@ -3,7 +3,6 @@ package node
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 
@@ -34,7 +33,19 @@ func (n *Node) Resync() ([]string, error) {
 	if v.right() {
 		return nil, errors.Join(append(v.unread, n.hold(v))...)
 	}
-	return v.changes(), errors.Join(append(v.unread, n.hold(v), n.repair(v))...)
+	return v.changes(), errors.Join(append(v.unread, n.hold(v), n.converge(n.again(&v)))...)
+}
+
+// again returns the look that has been taken, and then new ones.
+func (n *Node) again(v *view) func() (view, error) {
+	return func() (view, error) {
+		if v == nil {
+			return n.look()
+		}
+		taken := *v
+		v = nil
+		return taken, nil
+	}
 }
 
 // hold tells the guard, if there is one, what is wanted.
@@ -71,10 +82,8 @@ func (v *view) changes() []string {
 			changes = append(changes, "recorded the "+t.Family.String()+" table of "+t.Link)
 		}
 	}
-	for _, t := range v.before {
-		if v.isOver(t) {
-			changes = append(changes, "forgot the "+t.Family.String()+" table of "+t.Link)
-		}
+	for _, t := range v.over {
+		changes = append(changes, "forgot the "+t.Family.String()+" table of "+t.Link)
 	}
 	if v.recluster {
 		changes = append(changes, "recorded the cluster networks")
@@ -125,158 +134,5 @@ func (v *view) isRecorded(t egress.Table) bool { return slices.ContainsFunc(v.be
 // isOver reports whether no attachment needs a table that is recorded. One that cannot be
 // read may need any.
 func (v *view) isOver(t egress.Table) bool {
-	return v.unknown.Len() == 0 && !slices.ContainsFunc(v.tables, func(w linkTable) bool {
-		return w.Table.Table == t.Table && w.Family == t.Family
-	})
-}
-
-// repair writes in the order of ADD and deletes in that of DEL: the record first,
-// routes, addresses, rules, nftables; then what is surplus; what is not to be
-// recorded any more last.
-func (n *Node) repair(v view) error {
-	missing, surplus := v.missing, v.surplus
-	if err := n.recordAnew(v); err != nil {
-		return err // without it nobody would find what is about to be written
-	}
-	errs := []error{
-		n.repairRoutes(v),
-		n.repairAddresses(missing.Addresses),
-	}
-	if len(v.unmarked) > 0 || v.forAllLinks {
-		errs = append(errs, n.setSrcValidMark(v.unmarked))
-	}
-	errs = append(errs,
-		n.repairRules(missing.Rules),
-		n.repairClassification(v, missing, surplus),
-		n.removeSurplus(v, surplus),
-		n.repairConnections(v, missing, surplus),
-	)
-	if len(v.probe.changes()) > 0 {
-		errs = append(errs, n.writeProbe(v.probe.Probe, v.probe.right))
-	}
-	if len(v.classified.Dropped) > 0 {
-		errs = append(errs, n.kernel.ForgetDrops()) // what goes on being dropped shows again
-	}
-	n.nameTables()
-	errs = append(errs, n.forgetNode(v))
-	return errors.Join(errs...)
-}
-
-// forgetNode takes away what the node has as long as there are attachments.
-func (n *Node) forgetNode(v view) error {
-	if len(v.attached)+v.unknown.Len() > 0 {
-		return nil
-	}
-	defer n.store.Prune()
-	return errors.Join(n.store.RemoveCluster(), n.resetSrcValidMark())
-}
-
-// recordAnew records attachments on the links of today, and repairs the record itself.
-func (n *Node) recordAnew(v view) error {
-	for i, a := range v.attached {
-		before := v.recorded[i]
-		if slices.Equal(a.Flows, before.Flows) {
-			continue
-		}
-		slog.Info("a link has another name, ifindex or address, or is in another VRF; its pod is recorded again", "container", a.ContainerID)
-		if err := n.put(a); err != nil {
-			return err
-		}
-	}
-	if err := n.setAside(v.unknown.Damaged); err != nil {
-		return err
-	}
-	if err := n.store.RemoveLeftovers(slices.Sorted(maps.Keys(v.faults))); err != nil {
-		return err
-	}
-	if v.recluster {
-		if err := n.store.PutCluster(v.cluster); err != nil {
-			return err
-		}
-	}
-	for _, t := range v.tables {
-		if v.isRecorded(t.Table) {
-			continue
-		}
-		if err := n.store.PutTable(t.Table); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// repairRoutes makes the tables that are to stand what they are to be.
-func (n *Node) repairRoutes(v view) error {
-	var errs []error
-	for _, t := range v.tables {
-		of := func(routes []egress.Route) []egress.Route {
-			return slices.DeleteFunc(slices.Clone(routes), func(r egress.Route) bool { return !t.has(r) })
-		}
-		errs = append(errs, n.kernel.SetRoutes(of(v.want.Routes), of(v.have.Routes)))
-	}
-	return errors.Join(errs...)
-}
-
-func (t linkTable) has(r egress.Route) bool {
-	return t.Table.Table == r.Table && t.Family == r.Family()
-}
-
-func (n *Node) repairAddresses(missing []egress.Address) error {
-	var errs []error
-	for _, a := range missing {
-		added, err := n.kernel.AddAddress(a)
-		errs = append(errs, err)
-		if !added {
-			continue
-		}
-		n.announce(a)
-	}
-	return errors.Join(errs...)
-}
-
-// announce tells the link's neighbours where an address is now. A firewall may drop
-// it, even our own chain that is still to be repaired: then they find out later.
-func (n *Node) announce(a egress.Address) {
-	if err := n.kernel.Announce(a); err != nil {
-		slog.Warn("neighbours may look for an address elsewhere for a while", "error", err)
-	}
-}
-
-func (n *Node) repairClassification(v view, missing, surplus egress.State) error {
-	if v.classified.Former {
-		return n.kernel.Rebuild(v.want.Chains, v.want.Elements)
-	}
-	if len(missing.Chains)+len(missing.Elements)+len(surplus.Chains)+len(surplus.Elements) == 0 {
-		return nil
-	}
-	if len(v.attached)+v.unknown.Len() == 0 {
-		return n.kernel.DeleteClassification()
-	}
-	all := slices.Concat(v.want.Elements, v.spared.Elements)
-	cluster := slices.DeleteFunc(all, func(e egress.Element) bool { return !e.Net.IsValid() })
-	return n.kernel.Reclassify(missing, surplus, slices.Concat(v.want.Chains, v.spared.Chains), cluster)
-}
-
-// removeSurplus deletes rules before the tables into which they look.
-func (n *Node) removeSurplus(v view, surplus egress.State) error {
-	var errs []error
-	for _, r := range surplus.Rules {
-		errs = append(errs, n.kernel.DeleteRule(r))
-	}
-	for _, a := range surplus.Addresses {
-		errs = append(errs, n.kernel.DeleteAddress(a))
-	}
-	// Tables that stay have been dealt with.
-	errs = append(errs, n.kernel.SetRoutes(nil, slices.DeleteFunc(slices.Clone(surplus.Routes), func(r egress.Route) bool {
-		return slices.ContainsFunc(v.tables, func(t linkTable) bool { return t.has(r) })
-	})))
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	for _, t := range v.before {
-		if v.isOver(t) {
-			errs = append(errs, n.store.RemoveTable(t.Table, t.Family))
-		}
-	}
-	return errors.Join(errs...)
+	return v.unknown.Len() == 0 && !slices.ContainsFunc(v.tables, func(w egress.LinkTable) bool { return w.IsSame(t) })
 }

@@ -112,8 +112,8 @@ func (n *Node) lookAtAllAddresses(v *view) error {
 	return nil
 }
 
-// lookAtSrcValidMark comes behind lookAtAllAddresses.
-func (n *Node) lookAtSrcValidMark(v *view) (err error) {
+// lookForUnmarked finds the uplinks without src_valid_mark. It comes behind what looks at addresses.
+func (n *Node) lookForUnmarked(v *view) (err error) {
 	v.forAllLinks, err = n.store.HasSrcValidMark()
 	v.miss(err)
 	if _, err := n.store.MarkedLinks(); err != nil { // what is to be added to them

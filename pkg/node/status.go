@@ -48,7 +48,7 @@ func (n *Node) inTheWayOf(v *view) ([]string, error) {
 			}
 			seen[key{f.Table, f.Family()}] = true
 			a.Flows = []egress.Flow{f}
-			found, err := n.obstacles(a)
+			found, err := n.obstacles(a, *v)
 			if err != nil {
 				return lines, err
 			}
@@ -116,58 +116,19 @@ type missingOf struct {
 // attribute finds out whose each missing thing is.
 func (v *view) attribute() missingOf {
 	m := missingOf{pods: map[netip.Addr][]string{}, links: map[uint32][]string{}}
-	tables := map[string]uint32{} // by what is named after the ifindex
-	for _, t := range v.tables {
-		for _, chain := range egress.LinkChains(t.Index) {
-			tables[chain] = t.Table.Table
-		}
-	}
-	marks := map[uint32]uint32{}
-	users := map[egress.Address][]netip.Addr{}
-	throws := map[egress.Route]netip.Addr{}
-	for _, a := range v.attached {
-		for _, f := range v.mine(a) {
-			marks[f.Mark] = f.Table
-			users[f.HostAddress()] = append(users[f.HostAddress()], f.Pod)
-			throws[f.PodThrow()] = f.Pod
-		}
-	}
-	pod := func(p netip.Addr, s string) { m.pods[p] = append(m.pods[p], s) }
-	link := func(table uint32, s string) { m.links[table] = append(m.links[table], s) }
-	for _, r := range v.missing.Rules {
+	missing := v.missing
+	missing.Addresses = slices.Concat(missing.Addresses, v.absent)
+	for _, item := range missing.Items(v.attached) {
+		line := item.Describe(v.linkName)
 		switch {
-		case r.From.IsValid():
-			pod(r.From, fmt.Sprintf("%s rule %s", r.Family, r))
-		case r.Mark != 0:
-			link(marks[r.Mark], fmt.Sprintf("%s rule %s", r.Family, r))
+		case len(item.Pods) > 0:
+			for _, pod := range item.Pods {
+				m.pods[pod] = append(m.pods[pod], line)
+			}
+		case item.Table != 0:
+			m.links[item.Table] = append(m.links[item.Table], line)
 		default:
-			m.node = append(m.node, fmt.Sprintf("%s rule %s", r.Family, r))
-		}
-	}
-	for _, r := range v.missing.Routes {
-		if p, ok := throws[r]; ok {
-			pod(p, "route "+r.Named(v.linkName))
-		} else {
-			link(r.Table, "route "+r.Named(v.linkName))
-		}
-	}
-	for _, a := range slices.Concat(v.missing.Addresses, v.absent) {
-		for _, p := range users[a] {
-			pod(p, "address "+a.Named(v.linkName))
-		}
-	}
-	for _, c := range v.missing.Chains {
-		if table, ok := tables[c.Name]; ok {
-			link(table, c.String())
-		} else {
-			m.node = append(m.node, c.String())
-		}
-	}
-	for _, e := range v.missing.Elements {
-		if e.Pod.IsValid() {
-			pod(e.Pod, e.Named(v.linkName))
-		} else {
-			m.node = append(m.node, e.Named(v.linkName))
+			m.node = append(m.node, line)
 		}
 	}
 	return m

@@ -39,37 +39,15 @@ func (n *Node) unmarkedUplinks(attachments []egress.Attachment, addresses []egre
 	return unmarked, nil
 }
 
-// ensureSrcValidMark sets the sysctl on the uplinks of an attachment.
-func (n *Node) ensureSrcValidMark(a egress.Attachment) error {
-	addresses, err := n.kernel.Addresses()
+// recordMarks records the links of which src_valid_mark is about to be set, beside those of before.
+func (n *Node) recordMarks(links []record.MarkedLink) error {
+	before, err := n.markedLinks()
 	if err != nil {
 		return err
 	}
-	unmarked, err := n.unmarkedUplinks([]egress.Attachment{a}, addresses)
-	if err != nil {
-		return err
-	}
-	return n.setSrcValidMark(unmarked)
-}
-
-func (n *Node) setSrcValidMark(links []record.MarkedLink) error {
-	if len(links) > 0 {
-		before, err := n.markedLinks()
-		if err != nil {
-			return err
-		}
-		all := append(egress.Missing(before, links), links...)
-		slices.SortFunc(all, func(a, b record.MarkedLink) int { return strings.Compare(a.Name, b.Name) })
-		if err := n.store.PutMarkedLinks(all); err != nil {
-			return err
-		}
-	}
-	for _, l := range links {
-		if err := kernel.SetSrcValidMark(l.Name, true); err != nil {
-			return err
-		}
-	}
-	return n.resetForAllLinks()
+	all := append(egress.Missing(before, links), links...)
+	slices.SortFunc(all, func(a, b record.MarkedLink) int { return strings.Compare(a.Name, b.Name) })
+	return n.store.PutMarkedLinks(all)
 }
 
 // resetForAllLinks puts back what versions have changed that set the sysctl for every link

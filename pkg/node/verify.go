@@ -11,12 +11,17 @@ import (
 // verify asks the kernel, at the end of ADD, whether what was written is there, and
 // whether packets go where they are to go. A write that finds something there already
 // succeeds, and what is there may be somebody else's and not the same.
-func (n *Node) verify(a egress.Attachment) error {
-	missing, err := n.missing(a)
+func (n *Node) verify(a egress.Attachment, v view) (err error) {
+	if v.whole {
+		v, err = n.lookFor(a)
+	} else if v.addresses, err = n.kernel.Addresses(); err == nil {
+		err = n.compare(&v)
+	}
 	if err != nil {
 		return err
 	}
-	found, err := n.obstacles(a)
+	missing := n.missing(v)
+	found, err := n.obstacles(a, v)
 	if err != nil {
 		return err
 	}
@@ -43,36 +48,35 @@ func (o obstacles) lines() []string {
 
 // obstacles asks the kernel which way it routes each flow's packets, with the link's mark,
 // and without any, where the source rule decides. Nothing is sent.
-func (n *Node) obstacles(a egress.Attachment) (obstacles, error) {
+func (n *Node) obstacles(a egress.Attachment, v view) (obstacles, error) {
 	var found obstacles
 	for _, f := range a.Flows {
-		table, _, err := n.store.Table(f.Table, f.Family())
-		if err != nil {
-			return nil, err
-		}
-		links, err := n.kernel.Links(nil, []int{f.Index})
-		if err != nil {
-			return nil, err
-		}
-		if len(links) == 0 || !links[0].Carries() {
+		link, ok := egress.Node{Links: v.links}.Link(f.Index)
+		if !ok || !link.Carries() {
 			continue // its packets are refused
+		}
+		var thrown []netip.Prefix
+		for _, t := range v.tables {
+			if t.Has(f.PodThrow()) {
+				thrown = t.Thrown
+			}
 		}
 		in, known, err := n.kernel.LinkTo(f.Pod)
 		if err != nil {
 			return nil, err
 		}
 		if !known {
-			in = links[0].Name // there is no way to the pod yet; any link shows the rules and the table
+			in = link.Name // there is no way to the pod yet; any link shows the rules and the table
 		}
 		marks := []uint32{f.Mark, 0}
-		if links[0].InVRF() {
+		if link.InVRF() {
 			// Without its mark a strict reverse path filter drops the packet: it looks for
 			// the way back in the VRF's table.
 			marks = marks[:1]
 		}
 		for _, mark := range marks {
-			w := egress.Way{Attachment: a, Flow: f, Link: links[0], Packet: egress.Packet{Source: f.Pod, In: in, Mark: mark}}
-			o, is, err := n.obstacle(w, known, table.Thrown)
+			w := egress.Way{Attachment: a, Flow: f, Link: link, Packet: egress.Packet{Source: f.Pod, In: in, Mark: mark}}
+			o, is, err := n.obstacle(w, known, thrown)
 			if err != nil {
 				return nil, err
 			}
@@ -80,12 +84,12 @@ func (n *Node) obstacles(a egress.Attachment) (obstacles, error) {
 				found = append(found, o)
 			}
 		}
-		if known && links[0].InVRF() {
-			from, ok := egress.Outside(f.Family(), table.Thrown)
+		if known && link.InVRF() {
+			from, ok := egress.Outside(f.Family(), thrown)
 			if !ok {
 				continue
 			}
-			w := egress.Way{Attachment: a, Flow: f, Packet: egress.Packet{Source: from, To: f.Pod, In: links[0].Name, Mark: f.Mark}}
+			w := egress.Way{Attachment: a, Flow: f, Packet: egress.Packet{Source: from, To: f.Pod, In: link.Name, Mark: f.Mark}}
 			if w.Answer, err = n.kernel.Lookup(w.Packet); err != nil {
 				return nil, err
 			}

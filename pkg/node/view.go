@@ -12,9 +12,11 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
-// view is a node at one moment: what is recorded, what is to stand for that, and
-// what does.
+// view is a node, or a part of it, at one moment: what is recorded, what is to exist for that,
+// and what does.
 type view struct {
+	whole     bool
+	last      bool // nothing is recorded, or will be once this has been applied
 	ending    []egress.Owner
 	recorded  []egress.Attachment
 	attached  []egress.Attachment // recorded, on the links of today, and with their addresses
@@ -22,8 +24,12 @@ type view struct {
 	owners    map[netip.Addr]egress.Owner
 	links     []egress.Link // that attachments are recorded on, as far as they are there
 	addresses []egress.LinkAddress
-	tables    []linkTable
+	tables    []egress.LinkTable
 	before    []egress.Table // as recorded
+	over      []egress.Table // of these, those that no attachment needs
+	rename    bool           // tables may be new
+	ended     []netip.Addr   // pod addresses whose egress ends
+	fresh     []netip.Addr   // and those that have new flows
 	cluster   []netip.Prefix // as configured, of the last ADD
 	recluster bool           // which is to be recorded
 	unknown   record.Unknown
@@ -37,19 +43,13 @@ type view struct {
 	inTheWay         []string         // of others, as text
 	unread           []error          // parts of the node that could not be read; nothing is wanted of them, nor there
 	noRoutes         bool             // the links' tables are such a part
+	noClasses        bool             // and so is the table inet egress_ip
 	names            map[int]string   // of the links at which something was dropped
 	absent           []egress.Address // that the links should have of their own
 
 	probe       probeView
 	unmarked    []record.MarkedLink // whose src_valid_mark is to be set
 	forAllLinks bool                // it is set for all links, by an earlier version
-}
-
-// linkTable is one family of a link's table as it is to be.
-type linkTable struct {
-	egress.Table
-	up   bool // the link can send
-	main []egress.Route
 }
 
 // key is what tables are told apart by.
@@ -67,10 +67,10 @@ func (e *ReadError) Unwrap() error { return e.err }
 // look reads the node. It changes nothing. The attachments of those who are ending count
 // as none. The error is a [ReadError].
 func (n *Node) look(ending ...egress.Owner) (view, error) {
-	v, begun := view{ending: ending}, time.Now()
+	v, begun := view{whole: true, ending: ending}, time.Now()
 	for _, step := range []func(*view) error{
-		n.lookAtRecord, n.lookForFaults, n.lookAtTables, n.lookAtClassification, n.lookAtAllRules, n.lookAtAllRoutes,
-		n.lookAtAllAddresses, n.lookAtSrcValidMark,
+		n.lookAtRecord, n.lookForFaults, n.lookAtTables, n.lookAtCluster, n.lookAtClassification, n.lookAtAllRules, n.lookAtAllRoutes,
+		n.lookAtAllAddresses, n.lookForUnmarked,
 	} {
 		if err := step(&v); err != nil {
 			return view{}, &ReadError{err}
@@ -85,6 +85,7 @@ func (n *Node) look(ending ...egress.Owner) (view, error) {
 	v.surplus = v.spare(surplus)
 	v.spared, _ = surplus.Less(v.surplus)
 	v.have, _ = v.have.Less(v.spared)
+	v.last = len(v.attached)+v.unknown.Len() == 0
 	slog.Debug("read the node", "record", n.store.Dir(), "attachments", len(v.attached), "links", len(v.links),
 		"unread", errors.Join(v.unread...), "took", time.Since(begun))
 	return v, nil
@@ -147,14 +148,6 @@ func (n *Node) lookAtRecord(v *view) (err error) {
 	now := egress.Node{Links: v.links, Addresses: v.addresses, VRFs: vrfs}
 	v.attached, v.without = egress.Follow(egress.Relocate(v.recorded, now), now)
 	v.owners = egress.Owners(v.attached)
-	v.want = egress.Needs(v.attached, v.mine)
-	if v.noRoutes {
-		v.want.Routes = nil
-	}
-	// What has no source to leave with is not translated, and so not let out.
-	v.want.Elements = slices.DeleteFunc(v.want.Elements, func(e egress.Element) bool {
-		return v.without[e.Pod] && e.Set == egress.FamilyOf(e.Pod).SNAT()
-	})
 	return nil
 }
 
@@ -196,14 +189,11 @@ func (n *Node) lookAtTables(v *view) error {
 				return err
 			}
 			v.tables = append(v.tables, t)
-			routes := t.Routes(t.main)
-			if !t.up {
-				routes = slices.DeleteFunc(routes, func(r egress.Route) bool { return r.Type == egress.Unicast })
-			}
-			if slices.ContainsFunc(t.Thrown, netip.Prefix.IsSingleIP) {
-				routes = egress.Missing(routes, v.want.Routes) // pods' own throws
-			}
-			v.want.Routes = append(routes, v.want.Routes...) // the closing one first
+		}
+	}
+	for _, t := range v.before {
+		if v.isOver(t) {
+			v.over = append(v.over, t)
 		}
 	}
 	return nil
@@ -211,7 +201,7 @@ func (n *Node) lookAtTables(v *view) error {
 
 // linkTable is one table as the last ADD configured it, even if the link has
 // another ifindex by now.
-func (n *Node) linkTable(v *view, a egress.Attachment, f egress.Flow, all map[egress.Family][]egress.Route) (t linkTable, err error) {
+func (n *Node) linkTable(v *view, a egress.Attachment, f egress.Flow, all map[egress.Family][]egress.Route) (t egress.LinkTable, err error) {
 	t.TableSpec = a.TableSpec(f)
 	for _, before := range v.before {
 		if before.Family == f.Family() && (before.Table == f.Table || before.Link == f.Link && t.Thrown == nil) {
@@ -219,38 +209,73 @@ func (n *Node) linkTable(v *view, a egress.Attachment, f egress.Flow, all map[eg
 		}
 	}
 	l, up := v.link(f.Link)
-	if t.up = up; up {
-		if t.main, err = n.kernel.LinkRoutes(f.Family(), l.Table, l.Index); err != nil {
-			return linkTable{}, err
+	if t.Down = !up; up {
+		if t.Main, err = n.kernel.LinkRoutes(f.Family(), l.Table, l.Index); err != nil {
+			return t, err
 		}
 	}
-	if len(t.Cluster) > 0 {
-		t.Thrown = t.Cluster
-		return t, nil
-	}
-	main, ok := all[f.Family()]
-	if !ok {
-		if main, err = n.kernel.AllRoutes(f.Family(), egress.MainTable); err != nil {
-			return linkTable{}, err
-		}
-		all[f.Family()] = main
-	}
-	t.Thrown = t.DerivedCluster(main)
-	return t, nil
+	t.Thrown, err = n.thrown(t.TableSpec, all)
+	return t, err
 }
 
-func (n *Node) lookAtClassification(v *view) error {
-	classes, err := n.classes(v)
+// thrown returns the destinations that never leave by a table's link. Pods' and other nodes'
+// routes are in main also where the link is in a VRF.
+func (n *Node) thrown(t egress.TableSpec, all map[egress.Family][]egress.Route) ([]netip.Prefix, error) {
+	if len(t.Cluster) > 0 {
+		return t.Cluster, nil
+	}
+	main, ok := all[t.Family]
+	if !ok {
+		var err error
+		if main, err = n.kernel.AllRoutes(t.Family, egress.MainTable); err != nil {
+			return nil, err
+		}
+		all[t.Family] = main
+	}
+	return t.DerivedCluster(main), nil
+}
+
+// lookAtCluster finds out which networks the last ADD has configured, and with that what should
+// exist.
+func (n *Node) lookAtCluster(v *view) error {
+	cluster, ok, err := n.store.Cluster()
+	unread := err
+	if err == nil && !ok {
+		var newest egress.Attachment
+		for _, a := range v.attached {
+			if !a.Since.Before(newest.Since) {
+				newest = a
+			}
+		}
+		cluster, v.recluster = newest.ClusterCIDRs, len(v.attached) > 0
+	}
+	v.cluster = cluster
+	v.want = egress.Desired(v.attached, egress.Facts{Tables: v.tables, Cluster: v.cluster, Addresses: v.addresses, Without: v.without})
+	if v.noRoutes {
+		v.want.Routes = nil
+	}
+	if unread != nil {
+		v.miss(unread)
+		v.noClasses = true
+	}
+	return nil
+}
+
+func (n *Node) lookAtClassification(v *view) (err error) {
+	if !v.noClasses {
+		err = n.readClassification(v)
+	}
 	if err != nil {
 		v.miss(err)
+	}
+	if v.noClasses || err != nil {
 		v.want.Chains, v.want.Elements = nil, nil
-		return nil
+		v.have.Chains, v.have.Elements = nil, nil
 	}
-	if len(classes.Pods) > 0 {
-		v.want.Chains = classes.Chains()
-		v.want.Elements = slices.Concat(v.want.Elements, classes.ClusterElements(), classes.SharedElements())
-	}
-	var foreign bool
+	return nil
+}
+
+func (n *Node) readClassification(v *view) (err error) {
 	v.classified, err = n.kernel.Classification(v.want.Chains)
 	v.have.Chains, v.have.Elements = v.classified.Chains, v.classified.Elements
 	v.names = map[int]string{}
@@ -259,44 +284,13 @@ func (n *Node) lookAtClassification(v *view) error {
 			v.names[d.Link] = name // else it is gone by now
 		}
 	}
-	if err == nil && len(classes.Pods)+v.unknown.Len() == 0 && len(v.have.Chains)+len(v.have.Elements) > 0 {
-		// Nothing of ours is to be there; what is may be another's who uses the name.
-		foreign, err = n.kernel.ClassificationIsForeign()
+	if err != nil || len(v.want.Chains)+v.unknown.Len() > 0 || len(v.have.Chains)+len(v.have.Elements) == 0 {
+		return err
 	}
-	if err != nil {
-		v.miss(err)
-		v.want.Chains, v.want.Elements = nil, nil
-	}
-	if err != nil || foreign {
+	// Nothing of ours is to be there; what is may be another's who uses the name.
+	foreign, err := n.kernel.ClassificationIsForeign()
+	if foreign {
 		v.have.Chains, v.have.Elements = nil, nil
 	}
-	return nil
-}
-
-// classes are those of all attachments; the cluster sets are as the last ADD wrote them.
-func (n *Node) classes(v *view) (c egress.Classes, err error) {
-	cluster, ok, err := n.store.Cluster()
-	if err != nil {
-		return c, err
-	}
-	var newest egress.Attachment
-	for _, a := range v.attached {
-		mine := a.Classes(v.mine(a)...)
-		c.Mask, c.Foreign = mine.Mask, mine.Foreign
-		c.Pods = append(c.Pods, mine.Pods...)
-		if !a.Since.Before(newest.Since) {
-			newest = a
-		}
-	}
-	if c.Cluster = cluster; !ok {
-		c.Cluster = newest.ClusterCIDRs
-	}
-	v.cluster, v.recluster = c.Cluster, !ok && len(c.Pods) > 0
-	for _, t := range v.tables {
-		c.Derived = append(c.Derived, t.Table)
-	}
-	for _, on := range v.addresses {
-		c.Arrived = append(c.Arrived, egress.Address{Link: on.Index, Address: on.Network.Addr()})
-	}
-	return c, nil
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"hash/fnv"
 	"iter"
 	"log/slog"
 	"net/netip"
@@ -19,7 +20,9 @@ import (
 
 // copies is the file with a copy of each attachment, one a line, as its file was written:
 //
-//	INODE CHECKSUM CONTAINER:IFNAME.json PODADDRESS,... {"version":1,...}
+//	INODE CHECKSUM CONTAINER:IFNAME.json PODADDRESS,...;SHAPE {"version":1,...}
+//
+// SHAPE is a hash of [egress.Attachment.Shape]; versions before this one wrote none.
 //
 // With 1,000 attachments, reading it takes a tenth of what it takes to open their files. A
 // copy counts only while the directory has a file of that name with that inode, and its
@@ -40,7 +43,7 @@ type Records struct {
 // recorded is one attachment.
 type recorded struct {
 	entry
-	pods    []byte // its pod addresses, as in a copy
+	pods    []byte // its pod addresses, and its shape, as in a copy
 	data    []byte
 	decoded *egress.Attachment
 }
@@ -80,7 +83,7 @@ func (s Store) Records() (*Records, error) {
 		if f.data, err = encode(attachmentFile{Version, a}); err != nil {
 			return nil, err
 		}
-		f.pods, f.decoded, r.stale = podsOf(a), &a, true
+		f.pods, f.decoded, r.stale = summary(a), &a, true
 	}
 	r.files = slices.DeleteFunc(r.files, func(f recorded) bool { return f.data == nil })
 	return r, nil
@@ -143,22 +146,29 @@ func (r *Records) Others(but egress.Owner) bool {
 	return len(r.Damaged) > 0 || slices.ContainsFunc(r.files, func(f recorded) bool { return f.name != fileName(but) })
 }
 
-// Mentioning yields the attachments whose file has this text, which may be empty, by
-// container and interface or not.
-func (r *Records) Mentioning(text string) iter.Seq[egress.Attachment] {
-	return r.those(func(f *recorded) bool { return bytes.Contains(f.data, []byte(text)) })
-}
-
-// Claiming yields the attachments that have a flow of this pod address.
-func (r *Records) Claiming(pod netip.Addr) iter.Seq[egress.Attachment] {
-	text := pod.AppendTo(nil)
-	return func(yield func(egress.Attachment) bool) {
-		for a := range r.those(func(f *recorded) bool { return bytes.Contains(f.pods, text) }) {
-			if slices.ContainsFunc(a.Flows, func(f egress.Flow) bool { return f.Pod == pod }) && !yield(a) {
-				return
-			}
-		}
+// Concerning returns, of all attachments but some owners', those that claim one of the pod
+// addresses, and, of those that need the same beside what is their own, at least one.
+func (r *Records) Concerning(pods []netip.Addr, but ...egress.Owner) []egress.Attachment {
+	texts := make([][]byte, len(pods))
+	for i, pod := range pods {
+		texts[i] = pod.AppendTo(nil)
 	}
+	without := map[string]bool{}
+	for _, o := range but {
+		without[fileName(o)] = true
+	}
+	shapes := map[string]bool{}
+	return slices.Collect(r.those(func(f *recorded) bool {
+		if without[f.name] {
+			return false
+		}
+		of, shape, _ := bytes.Cut(f.pods, []byte{';'})
+		if len(shape) == 0 || !shapes[string(shape)] {
+			shapes[string(shape)] = true
+			return true
+		}
+		return slices.ContainsFunc(texts, func(pod []byte) bool { return bytes.Contains(of, pod) })
+	}))
 }
 
 func (r *Records) those(match func(*recorded) bool) iter.Seq[egress.Attachment] {
@@ -182,16 +192,22 @@ func (r *Records) those(match func(*recorded) bool) iter.Seq[egress.Attachment] 
 	}
 }
 
-// podsOf lists the pod addresses of an attachment.
-func podsOf(a egress.Attachment) []byte {
-	var pods []byte
+// summary is what a copy says before the attachment: its pod addresses and its shape.
+func summary(a egress.Attachment) []byte {
+	var text []byte
 	for i, f := range a.Flows {
 		if i > 0 {
-			pods = append(pods, ',')
+			text = append(text, ',')
 		}
-		pods = f.Pod.AppendTo(pods)
+		text = f.Pod.AppendTo(text)
 	}
-	return pods
+	shape, err := a.Shape()
+	if err != nil {
+		return text // it speaks for itself alone
+	}
+	hash := fnv.New64a()
+	hash.Write([]byte(shape))
+	return strconv.AppendUint(append(text, ';'), hash.Sum64(), 16)
 }
 
 // Copy makes the copies complete where that is worth it. The caller holds the lock. What

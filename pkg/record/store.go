@@ -124,7 +124,7 @@ func (s Store) Put(a egress.Attachment) error {
 	if err := s.prepare(attachments, name, data); err != nil {
 		return err
 	}
-	if err := s.copyOf(name, podsOf(a), data); err != nil {
+	if err := s.copyOf(name, summary(a), data); err != nil {
 		return err
 	}
 	path := s.attachment(name)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/config"
@@ -46,4 +47,27 @@ func (n *Node) checkAlone(c config.Config, flows []egress.Flow) error {
 		return &ConflictError{conflict}
 	}
 	return nil
+}
+
+// checkTable refuses a flow's table, at its first use, that holds routes of somebody else.
+// What a call that was killed has left has its closing route.
+func (n *Node) checkTable(c config.Config, f egress.Flow) error {
+	if _, _, used, err := n.sharer(func(other egress.Flow) bool {
+		return other.Table == f.Table && other.Family() == f.Family()
+	}); err != nil || used {
+		return err
+	}
+	left, others, err := n.kernel.TableRoutes(f.Family(), f.Table, f.Index, nil)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(left, egress.Route.IsClosing) {
+		others = append(others, left...)
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	return &ConflictError{fmt.Sprintf(
+		"somebody else uses table %d, which is tableBase %d + %d, the ifindex of %s: it has the %s route `%s`; remove the routes in it (`ip route show table %d`), or set tableBase",
+		f.Table, c.TableBase, f.Index, f.Link, f.Family(), others[0].Text(n.linkName(others[0].Link)), f.Table)}
 }

@@ -1,0 +1,156 @@
+package kernel
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+
+	"github.com/egress-ip/egress-ip/pkg/egress"
+)
+
+// Change is the difference between what should exist and what exists, within the scope of a
+// call.
+type Change struct {
+	Missing, Surplus egress.State
+	Want, Have       egress.State                     // of the tables of which anything is missing or surplus, all
+	Tables           []egress.LinkTable               // that are to exist
+	Marked           []string                         // links whose src_valid_mark is to be set
+	UnmarkAll        bool                             // and that of all links reset, which an earlier version has set
+	Ended            []netip.Addr                     // pods whose egress ends
+	Fresh            []netip.Addr                     // pods whose egress begins
+	Suspects         []egress.Flow                    // flows some of whose connections may have another translation,
+	Inside           map[egress.Family][]netip.Prefix // for destinations that are none of these
+	Replace          bool                             // the table inet egress_ip was made by another version
+	Remove           bool                             // nothing needs it any more
+}
+
+// Apply writes a change. Additions come in the order in which each step makes the next one
+// safe, deletions in the reverse, and nf_tables, which has both in one transaction, between.
+// The caller has recorded what is added, and forgets what is deleted when this has returned
+// without an error.
+//
+//  1. connections of pods whose egress ends: what servers still send no longer gets to the pod,
+//     whose kernel would answer by main, with the egress address;
+//  2. routes, the closing one of each table first: a table is never open (invariant 1: a packet
+//     that is looked up in it leaves by the link, or is refused);
+//  3. egress addresses, of which the link's neighbours are told;
+//  4. src_valid_mark, before a mark is looked up the way back;
+//  5. rules: what catches a pod's packets before what lets packets pass;
+//  6. the table inet egress_ip: from here on what a new pod sends is classified, translated and
+//     guarded (invariants 1 and 6), and what an ended one sends is not;
+//  7. rules that go, before the tables into which they look;
+//  8. connections, once nothing makes wrong ones any more: those of ended pods that have been
+//     opened since 1, those of whoever had a new pod's address, those that have another
+//     translation than they should;
+//  9. addresses that go;
+//  10. routes that go, the closing one with its table.
+//
+// A call that is killed between two steps is taken up by a later one, which finds the same
+// change less what has been done; each step can be taken twice. Until then a new pod's packets are
+// refused, or leave as a plain pod's while its ADD has not returned, so that it runs nothing; an
+// ended one's are a plain pod's.
+//
+// After an error Apply returns, or goes on with what else is to be done and returns all. The
+// error may be [ErrChanged].
+func (k *Kernel) Apply(c Change, goOn bool) error {
+	var errs []error
+	for _, step := range []func(Change) error{
+		k.dropEnded,
+		k.addRoutes, k.addAddresses, k.setMarks, k.addRules,
+		k.rewriteTable,
+		k.deleteRules, k.dropConnections, k.deleteAddresses, k.deleteRoutes,
+	} {
+		err := step(c)
+		if err != nil && !goOn {
+			return err
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func each[T any](all []T, do func(T) error) error {
+	var errs []error
+	for _, one := range all {
+		errs = append(errs, do(one))
+	}
+	return errors.Join(errs...)
+}
+
+func (k *Kernel) dropEnded(c Change) error { return each(c.Ended, k.DeleteConntrack) }
+
+// addRoutes makes each table that is to exist what it is to be.
+func (k *Kernel) addRoutes(c Change) error {
+	return each(c.Tables, func(t egress.LinkTable) error {
+		of := func(routes []egress.Route) []egress.Route {
+			return slices.DeleteFunc(slices.Clone(routes), func(r egress.Route) bool { return !t.Has(r) })
+		}
+		return k.SetRoutes(of(c.Want.Routes), of(c.Have.Routes))
+	})
+}
+
+func (k *Kernel) addAddresses(c Change) error {
+	return each(c.Missing.Addresses, func(a egress.Address) error {
+		added, err := k.AddAddress(a)
+		if err != nil || !added {
+			return err
+		}
+		// A firewall may drop it, even our own chain that is still to be repaired: then neighbours
+		// find out later.
+		if err := k.Announce(a); err != nil {
+			slog.Warn("neighbours may look for an address elsewhere for a while", "error", err)
+		}
+		return nil
+	})
+}
+
+func (k *Kernel) setMarks(c Change) error {
+	err := each(c.Marked, func(link string) error { return SetSrcValidMark(link, true) })
+	if err == nil && c.UnmarkAll {
+		err = SetSrcValidMark(AllLinks, false)
+	}
+	return err
+}
+
+// inOrder returns rules in the order in which to add them.
+func inOrder(rules []egress.Rule) []egress.Rule {
+	rules = slices.Clone(rules)
+	slices.SortStableFunc(rules, func(a, b egress.Rule) int { return min(int(a.Goto), 1) - min(int(b.Goto), 1) })
+	return rules
+}
+
+func (k *Kernel) addRules(c Change) error {
+	return each(inOrder(c.Missing.Rules), func(r egress.Rule) error {
+		_, err := k.AddRule(r)
+		return err
+	})
+}
+
+func (k *Kernel) deleteRules(c Change) error {
+	rules := inOrder(c.Surplus.Rules)
+	slices.Reverse(rules)
+	return each(rules, func(r egress.Rule) error {
+		if r.From.IsValid() {
+			return k.DeleteSourceRule(r)
+		}
+		return k.DeleteRule(r)
+	})
+}
+
+func (k *Kernel) dropConnections(c Change) error {
+	err := each(slices.Concat(c.Ended, c.Fresh), k.DeleteConntrack)
+	if len(c.Suspects) > 0 {
+		err = errors.Join(err, k.DeleteMistranslated(c.Suspects, c.Inside))
+	}
+	return err
+}
+
+func (k *Kernel) deleteAddresses(c Change) error { return each(c.Surplus.Addresses, k.DeleteAddress) }
+
+// deleteRoutes leaves tables alone that stay: addRoutes has dealt with them.
+func (k *Kernel) deleteRoutes(c Change) error {
+	return k.SetRoutes(nil, slices.DeleteFunc(slices.Clone(c.Surplus.Routes), func(r egress.Route) bool {
+		return slices.ContainsFunc(c.Tables, func(t egress.LinkTable) bool { return t.Has(r) })
+	}))
+}
