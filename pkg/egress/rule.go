@@ -2,6 +2,7 @@ package egress
 
 import (
 	"fmt"
+	"iter"
 	"math"
 	"net/netip"
 	"slices"
@@ -159,3 +160,16 @@ func (a Attachment) SharedRules(f Flow) []Rule {
 
 // Rules returns all rules that a flow needs, in the order in which to add them.
 func (a Attachment) Rules(f Flow) []Rule { return append(a.SharedRules(f), a.SourceRule(f)) }
+
+// Marks yields the marks that a mask has for links, lowest first. The highest
+// value, the mask itself, is that of packets that are none of ours.
+func Marks(mask uint32) iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		lowest := mask & -mask
+		for mark := lowest; mark != mask; mark += lowest {
+			if !yield(mark) {
+				return
+			}
+		}
+	}
+}

@@ -197,9 +197,6 @@ func setNamed(name string) *nftables.Set {
 			return clusterSet(egressTable, family, name)
 		}
 	}
-	if name == egress.LinkSet {
-		return linkSet()
-	}
 	return unmarkedMap()
 }
 

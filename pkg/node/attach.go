@@ -196,3 +196,20 @@ func (n *Node) replaceOwn(a *egress.Attachment) (before egress.Attachment, err e
 	}
 	return stale.left(), n.end(stale)
 }
+
+// thrown returns the destinations that never leave by a table's link. Pods' and other nodes'
+// routes are in main also where the link is in a VRF.
+func (n *Node) thrown(t egress.TableSpec, all map[egress.Family][]egress.Route) ([]netip.Prefix, error) {
+	if len(t.Cluster) > 0 {
+		return t.Cluster, nil
+	}
+	main, ok := all[t.Family]
+	if !ok {
+		var err error
+		if main, err = n.kernel.AllRoutes(t.Family, egress.MainTable); err != nil {
+			return nil, err
+		}
+		all[t.Family] = main
+	}
+	return t.DerivedCluster(main), nil
+}

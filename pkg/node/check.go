@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -73,4 +74,133 @@ func addressesOf(all []egress.LinkAddress) []egress.Address {
 		addresses = append(addresses, egress.Address{Link: on.Index, Address: on.Network.Addr()})
 	}
 	return addresses
+}
+
+// verify asks the kernel, at the end of ADD, whether what was written is there, and
+// whether packets go where they are to go. A write that finds something there already
+// succeeds, and what is there may be somebody else's and not the same.
+func (n *Node) verify(a egress.Attachment, v view) (err error) {
+	if v.whole {
+		v, err = n.lookFor(a)
+	} else if v.addresses, err = n.kernel.Addresses(); err == nil {
+		err = n.compare(&v)
+	}
+	if err != nil {
+		return err
+	}
+	missing := n.missing(v)
+	found, err := n.obstacles(a, v)
+	if err != nil {
+		return err
+	}
+	if len(missing)+len(found) == 0 {
+		return nil
+	}
+	if len(missing) > 0 {
+		missing = []string{"not as ADD has just written it: " + strings.Join(missing, "; ") +
+			" (has something else its place, or does somebody remove it?)"}
+	}
+	return &ConflictError{strings.Join(append(found.lines(), missing...), "; ")}
+}
+
+// obstacles are what leads packets of pods elsewhere.
+type obstacles []egress.Obstacle
+
+func (o obstacles) lines() []string {
+	var lines []string
+	for _, one := range o {
+		lines = append(lines, one.Text)
+	}
+	return lines
+}
+
+// obstacles asks the kernel which way it routes each flow's packets, with the link's mark,
+// and without any, where the source rule decides. Nothing is sent.
+func (n *Node) obstacles(a egress.Attachment, v view) (obstacles, error) {
+	var found obstacles
+	for _, f := range a.Flows {
+		link, ok := egress.Node{Links: v.links}.Link(f.Index)
+		if !ok || !link.Carries() {
+			continue // its packets are refused
+		}
+		var thrown []netip.Prefix
+		for _, t := range v.tables {
+			if t.Has(f.PodThrow()) {
+				thrown = t.Thrown
+			}
+		}
+		in, known, err := n.kernel.LinkTo(f.Pod)
+		if err != nil {
+			return nil, err
+		}
+		if !known {
+			in = link.Name // there is no way to the pod yet; any link shows the rules and the table
+		}
+		marks := []uint32{f.Mark, 0}
+		if link.InVRF() {
+			// Without its mark a strict reverse path filter drops the packet: it looks for
+			// the way back in the VRF's table.
+			marks = marks[:1]
+		}
+		for _, mark := range marks {
+			w := egress.Way{Attachment: a, Flow: f, Link: link, Packet: egress.Packet{Source: f.Pod, In: in, Mark: mark}}
+			o, is, err := n.obstacle(w, known, thrown)
+			if err != nil {
+				return nil, err
+			}
+			if is && !slices.Contains(found, o) {
+				found = append(found, o)
+			}
+		}
+		if known && link.InVRF() {
+			from, ok := egress.Outside(f.Family(), thrown)
+			if !ok {
+				continue
+			}
+			w := egress.Way{Attachment: a, Flow: f, Packet: egress.Packet{Source: from, To: f.Pod, In: link.Name, Mark: f.Mark}}
+			if w.Answer, err = n.kernel.Lookup(w.Packet); err != nil {
+				return nil, err
+			}
+			if w.Answer.Refusal != 0 || w.Answer.LinkName != in {
+				found = append(found, w.AnswerObstacle())
+			}
+		}
+	}
+	return found, nil
+}
+
+// obstacle asks for one packet's way; known is false where it is not known by which link
+// the pod's packets come.
+func (n *Node) obstacle(w egress.Way, known bool, cluster []netip.Prefix) (o egress.Obstacle, is bool, err error) {
+	f := w.Flow
+	var avoid []netip.Prefix
+	for {
+		to, ok := egress.Outside(f.Family(), slices.Concat(cluster, avoid))
+		if !ok {
+			return o, false, nil // all is the cluster's
+		}
+		w.Packet.To = to
+		if w.Answer, err = n.kernel.Lookup(w.Packet); err != nil || w.Leaves() {
+			return o, false, err
+		}
+		if !known && (w.Answer.Refusal == egress.RefusedInvalid || w.Answer.Refusal == egress.RefusedReversePath) {
+			return o, false, nil
+		}
+		if w.NodeRules != nil {
+			break
+		}
+		// Rules of somebody else's for a few destinations are no concern.
+		if w.NodeRules, err = n.kernel.AllRules(f.Family()); err != nil {
+			return o, false, err
+		}
+		for _, r := range w.NodeRules {
+			if egress.IsSpecific(r.To) {
+				avoid = append(avoid, r.To)
+			}
+		}
+	}
+	if w.Steps, err = n.steps(w.NodeRules, w.Packet); err != nil {
+		return o, false, err
+	}
+	return w.Obstacle(), true, nil
 }

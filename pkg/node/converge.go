@@ -9,11 +9,12 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/egress-ip/egress-ip/pkg/kernel"
+	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
 // converge makes the kernel what the intents say, within the scope of a look: it looks, and
 // applies the difference. Every call that changes something changes intents, and then does
-// this; DESIGN section 8.
+// this.
 //
 //   - ADD records the attachment, its links' tables and the cluster networks, converges their
 //     scope ([Node.lookFor]), and looks again: what is missing, or in the way, fails it. Then
@@ -216,4 +217,53 @@ func (v *view) unrecorded() []netip.Addr {
 		_, recorded := v.owners[pod]
 		return recorded || !pod.IsValid()
 	})
+}
+
+func (v *view) isRecorded(t egress.Table) bool { return slices.ContainsFunc(v.before, t.Equal) }
+
+// miss notes that a part could not be read, once.
+func (v *view) miss(err error) {
+	if err != nil && !slices.ContainsFunc(v.unread, func(other error) bool { return other.Error() == err.Error() }) {
+		v.unread = append(v.unread, err)
+	}
+}
+
+// view is a node, or a part of it, at one moment: what is recorded, what is to exist for that,
+// and what does.
+type view struct {
+	whole     bool
+	last      bool // nothing is recorded, or will be once this has been applied
+	ending    []egress.Owner
+	recorded  []egress.Attachment
+	attached  []egress.Attachment // recorded, on the links of today, and with their addresses
+	without   map[netip.Addr]bool // pod addresses whose link has no address of its own for them
+	owners    map[netip.Addr]egress.Owner
+	links     []egress.Link // that attachments are recorded on, as far as they are there
+	addresses []egress.LinkAddress
+	tables    []egress.LinkTable
+	before    []egress.Table // as recorded
+	over      []egress.Table // of these, those that no attachment needs
+	rename    bool           // tables may be new
+	ended     []netip.Addr   // pod addresses whose egress ends
+	fresh     []netip.Addr   // and those that have new flows
+	cluster   []netip.Prefix // as configured, of the last ADD
+	recluster bool           // which is to be recorded
+	unknown   record.Unknown
+	faults    map[string]error // damaged files of the node itself, by path; nil: nothing needs the file
+
+	want, have       egress.State
+	missing, surplus egress.State // their differences, without what is spared
+	spared           egress.State // what an attachment may need that cannot be read
+	classified       kernel.Classified
+	astray           []egress.Route   // of others, in links' tables
+	inTheWay         []string         // of others, as text
+	unread           []error          // parts of the node that could not be read; nothing is wanted of them, nor there
+	noRoutes         bool             // the links' tables are such a part
+	noClasses        bool             // and so is the table inet egress_ip
+	names            map[int]string   // of the links at which something was dropped
+	absent           []egress.Address // that the links should have of their own
+
+	probe       probeView
+	unmarked    []record.MarkedLink // whose src_valid_mark is to be set
+	forAllLinks bool                // it is set for all links, by an earlier version
 }

@@ -129,8 +129,6 @@ func prefixed(prefix string, lines []string) []string {
 	return all
 }
 
-func (v *view) isRecorded(t egress.Table) bool { return slices.ContainsFunc(v.before, t.Equal) }
-
 // isOver reports whether no attachment needs a table that is recorded. One that cannot be
 // read may need any.
 func (v *view) isOver(t egress.Table) bool {

@@ -111,15 +111,3 @@ func (n *Node) lookAtAllAddresses(v *view) error {
 	}
 	return nil
 }
-
-// lookForUnmarked finds the uplinks without src_valid_mark. It comes behind what looks at addresses.
-func (n *Node) lookForUnmarked(v *view) (err error) {
-	v.forAllLinks, err = n.store.HasSrcValidMark()
-	v.miss(err)
-	if _, err := n.store.MarkedLinks(); err != nil { // what is to be added to them
-		v.miss(err)
-		return nil
-	}
-	v.unmarked, err = n.unmarkedUplinks(v.attached, v.addresses)
-	return err
-}

@@ -3,54 +3,11 @@ package node
 import (
 	"errors"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
-	"github.com/egress-ip/egress-ip/pkg/kernel"
-	"github.com/egress-ip/egress-ip/pkg/record"
 )
-
-// view is a node, or a part of it, at one moment: what is recorded, what is to exist for that,
-// and what does.
-type view struct {
-	whole     bool
-	last      bool // nothing is recorded, or will be once this has been applied
-	ending    []egress.Owner
-	recorded  []egress.Attachment
-	attached  []egress.Attachment // recorded, on the links of today, and with their addresses
-	without   map[netip.Addr]bool // pod addresses whose link has no address of its own for them
-	owners    map[netip.Addr]egress.Owner
-	links     []egress.Link // that attachments are recorded on, as far as they are there
-	addresses []egress.LinkAddress
-	tables    []egress.LinkTable
-	before    []egress.Table // as recorded
-	over      []egress.Table // of these, those that no attachment needs
-	rename    bool           // tables may be new
-	ended     []netip.Addr   // pod addresses whose egress ends
-	fresh     []netip.Addr   // and those that have new flows
-	cluster   []netip.Prefix // as configured, of the last ADD
-	recluster bool           // which is to be recorded
-	unknown   record.Unknown
-	faults    map[string]error // damaged files of the node itself, by path; nil: nothing needs the file
-
-	want, have       egress.State
-	missing, surplus egress.State // their differences, without what is spared
-	spared           egress.State // what an attachment may need that cannot be read
-	classified       kernel.Classified
-	astray           []egress.Route   // of others, in links' tables
-	inTheWay         []string         // of others, as text
-	unread           []error          // parts of the node that could not be read; nothing is wanted of them, nor there
-	noRoutes         bool             // the links' tables are such a part
-	noClasses        bool             // and so is the table inet egress_ip
-	names            map[int]string   // of the links at which something was dropped
-	absent           []egress.Address // that the links should have of their own
-
-	probe       probeView
-	unmarked    []record.MarkedLink // whose src_valid_mark is to be set
-	forAllLinks bool                // it is set for all links, by an earlier version
-}
 
 // key is what tables are told apart by.
 type key struct {
@@ -102,13 +59,6 @@ func (n *Node) lookForFaults(v *view) (err error) {
 		v.faults[path] = nil
 	}
 	return nil
-}
-
-// miss notes that a part could not be read, once.
-func (v *view) miss(err error) {
-	if err != nil && !slices.ContainsFunc(v.unread, func(other error) bool { return other.Error() == err.Error() }) {
-		v.unread = append(v.unread, err)
-	}
 }
 
 func (n *Node) lookAtRecord(v *view) (err error) {
@@ -216,23 +166,6 @@ func (n *Node) linkTable(v *view, a egress.Attachment, f egress.Flow, all map[eg
 	}
 	t.Thrown, err = n.thrown(t.TableSpec, all)
 	return t, err
-}
-
-// thrown returns the destinations that never leave by a table's link. Pods' and other nodes'
-// routes are in main also where the link is in a VRF.
-func (n *Node) thrown(t egress.TableSpec, all map[egress.Family][]egress.Route) ([]netip.Prefix, error) {
-	if len(t.Cluster) > 0 {
-		return t.Cluster, nil
-	}
-	main, ok := all[t.Family]
-	if !ok {
-		var err error
-		if main, err = n.kernel.AllRoutes(t.Family, egress.MainTable); err != nil {
-			return nil, err
-		}
-		all[t.Family] = main
-	}
-	return t.DerivedCluster(main), nil
 }
 
 // lookAtCluster finds out which networks the last ADD has configured, and with that what should
