@@ -155,7 +155,8 @@ func (n *Node) end(all ...ending) error {
 	return nil
 }
 
-// Collect is GC: it detaches what the network has and valid does not list.
+// Collect is GC: it detaches what the network has and valid does not list. It
+// goes on after an error, and returns all.
 func Collect(network string, valid []egress.Owner) error {
 	n, err := Open()
 	if err != nil {
@@ -177,14 +178,10 @@ func Collect(network string, valid []egress.Owner) error {
 	for _, e := range unknown.Unread {
 		failed = append(failed, e)
 	}
-	var stale []ending
 	for _, a := range all {
 		if a.Network == network && !slices.Contains(valid, a.Owner) {
-			stale = append(stale, ending{a, a.Flows})
+			failed = append(failed, n.end(ending{a, a.Flows}))
 		}
-	}
-	if len(stale) > 0 {
-		failed = append(failed, n.end(stale...))
 	}
 	return errors.Join(failed...)
 }
