@@ -165,7 +165,7 @@ func TestInstallWatchWaits(t *testing.T) {
 			n.renamed(t, "10-net.conflist", bridgeList)
 			n.await(t, "10-net.conflist", withEntry(entryOfOne))
 			w.end(t, unix.SIGTERM)
-			require.Contains(t, w.stderr.String(), "waiting for the list that the entry is to stand in")
+			require.Contains(t, w.stderr.String(), "waiting for the list that the entry belongs in")
 		})
 	}
 }

@@ -89,10 +89,13 @@ func check(args *skel.CmdArgs) error {
 		return cniError(err)
 	}
 	if !r.Annotated() {
-		// By defaults, as they were when it started, or plain.
+		// It has egress by defaults, as they were when it started, or is plain.
 		recorded, err := node.Recorded(egress.Owner{ContainerID: r.ContainerID, IfName: r.IfName})
-		if err != nil || !recorded {
-			return cniError(err)
+		if err != nil {
+			slog.Warn("it is not known whether this pod has egress by defaults; it is not annotated, and not checked", "error", err)
+		}
+		if !recorded {
+			return nil
 		}
 	}
 	n, err := node.Open()
