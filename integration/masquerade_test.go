@@ -25,7 +25,9 @@ func TestMasqueradeWithEgressAddress(t *testing.T) {
 	g.Node.DeleteAddress(t, nettest.SecondLink, nettest.SecondIPv6+"/64")
 	g.on(t, g.Router, "nft", "flush set inet seen seen4; flush set inet seen seen6")
 	require.Zero(t, answered(plain, "udp", "tcp"))
-	require.Empty(t, g.sources(t))
+	for _, egress := range rightSources {
+		require.NotContains(t, g.sources(t), egress) // a late packet of the connections before may leave as it is
+	}
 	status, exit := g.egressIP(t, "status")
 	require.Equal(t, 1, exit, status)
 	require.Contains(t, status, "10.244.1.6")
