@@ -1,9 +1,20 @@
+// Package install puts egress-ip on a node and takes it off: the binary into the
+// directory where runtimes look for plugins, the entry into their configuration list.
+// Every file is replaced in one step, so that whoever reads one at any time finds
+// it whole, as before or as after. What a list looks like is package conflist's.
 package install
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
-	"github.com/egress-ip/egress-ip/pkg/atomicfile"
 	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/conflist"
 )
@@ -12,43 +23,36 @@ import (
 type Wanted struct {
 	Entry []byte // nil: the one that is there
 	Else  []byte // where there is none either
+
+	// File has the entry and may be given another one, and Read reads it; nil: there is none.
+	File string
+	Read func() ([]byte, error)
 }
 
-// Plan says what Install would do.
-func (p Place) Plan(w Wanted) (Plan, error) { return p.plan(w, false) }
-
-// Install puts the binary and the entry in their places, the binary first. Where that
-// cannot work nothing is written, and the error is a [RefusedError] or a
-// [NotYetError]. It returns what was done, also with an error.
-func (p Place) Install(w Wanted) (Plan, []string, error) {
-	return apply(func() (Plan, error) { return p.Plan(w) })
+// Install puts the binary and the entry in their places, the binary first; in a dry run it says
+// what it would do. Where that cannot work nothing is written. It returns lines of what was
+// done, also with an error.
+func (p Place) Install(w Wanted, dryRun bool) (Plan, []string, error) {
+	return apply(dryRun, func() (Plan, error) { return p.plan(w, false) })
 }
 
-func (p Place) plan(w Wanted, restore bool) (Plan, error) {
+// plan says what is to be done; with restore a binary that is there stays.
+func (p Place) plan(w Wanted, restore bool) (plan Plan, err error) {
 	s, err := p.read()
 	if err != nil {
 		return Plan{}, err
 	}
-	unread, err := p.unread(s)
-	if err != nil {
-		return Plan{}, err
-	}
-	plan := Plan{Warnings: append(s.list.Warnings(), unread...)}
-	entry := w.Entry
-	if entry == nil {
-		entry = s.list.Entry()
-		if _, err := config.ParseEntry(entry); entry != nil && err != nil {
+	plan.Entry = w.Entry
+	if plan.Entry == nil {
+		plan.Entry = s.list.Entry()
+		if _, err := config.ParseEntry(plan.Entry); plan.Entry != nil && err != nil {
 			return Plan{}, refused("%s: the entry that is there: %w; correct it, or give another", s.name, err)
 		}
 	}
-	if entry == nil {
-		entry = w.Else
+	if plan.Entry == nil {
+		plan.Entry = w.Else
 	}
-	plan.Entry = entry
-	if config.MissesCapability(entry) {
-		plan.Warnings = append(plan.Warnings, `the entry has links, but its "capabilities" lack "io.kubernetes.cri.pod-annotations": true, so no annotation arrives`)
-	}
-	c, err := config.ParseEntry(entry)
+	c, err := config.ParseEntry(plan.Entry)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -56,35 +60,109 @@ func (p Place) plan(w Wanted, restore bool) (Plan, error) {
 	if err != nil {
 		return Plan{}, refused("%s: %w", s.name, err)
 	}
-	plan.Warnings = append(plan.Warnings, beside...)
+	unread, err := p.unread(s)
+	if err != nil {
+		return Plan{}, err
+	}
 	missing, err := missingLinks(c)
 	if err != nil {
 		return Plan{}, err
 	}
-	plan.Warnings = append(plan.Warnings, missing...)
+	plan.Warnings = slices.Concat(s.list.Warnings(), unread, beside, missing)
+	if config.MissesCapability(plan.Entry) {
+		plan.Warnings = append(plan.Warnings, `the entry has links, but its "capabilities" lack "io.kubernetes.cri.pod-annotations": true, so no annotation arrives`)
+	}
 	if err := p.planBinary(&plan, restore); err != nil {
 		return Plan{}, err
 	}
-	return plan, planEntry(&plan, s, entry)
+	return plan, planEntry(&plan, s)
 }
 
 // planEntry adds the change of the list.
-func planEntry(plan *Plan, s source, entry []byte) error {
-	text, err := s.list.With(entry)
+func planEntry(plan *Plan, s source) error {
+	text, err := s.list.With(plan.Entry)
 	if err != nil {
 		return err
 	}
-	if conflist.Same(text, s.text) {
+	overwrite := func() error { return s.overwrite(text) }
+	aside := s.file
+	aside.path += original
+	switch {
+	case conflist.Same(text, s.text):
 		plan.Notes = append(plan.Notes, s.name+" has the entry already")
-		return nil
+	case s.list.Entry() != nil:
+		plan.add("changed the entry in "+s.name, diff(s.name, s.text, text), overwrite)
+	default:
+		plan.add(fmt.Sprintf("put the entry into %s, behind %s; the file as it was is %s", s.name, s.list.Main().Type, aside.path), diff(s.name, s.text, text),
+			func() error {
+				if err := aside.write(); err != nil {
+					return err
+				}
+				return overwrite()
+			})
 	}
-	changes, overwrite := diff(s.name, s.text, text), func() error { return s.overwrite(text) }
-	if s.list.Entry() != nil {
-		plan.add("changed the entry in "+s.name, changes, overwrite)
-		return nil
-	}
-	aside := s.path + original
-	plan.add(fmt.Sprintf("put the entry into %s, behind %s; the file as it was is %s", s.name, s.list.Main().Type, aside), changes,
-		func() error { return atomicfile.Write(aside, s.text, s.attributes) }, overwrite)
 	return nil
+}
+
+// Binary is the path of the binary in the directory of plugins.
+func (p Place) Binary() string { return filepath.Join(p.BinDir, conflist.Type) }
+
+// planBinary adds the copy of the running binary, if the directory has another or none;
+// with restore only if it has none that can be run, for it may be a newer one.
+func (p Place) planBinary(plan *Plan, restore bool) error {
+	info, err := os.Stat(p.Binary())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	runs := err == nil && info.Mode().Perm()&0o111 == 0o111 && info.Size() > 0
+	if runs && restore {
+		return nil
+	}
+	running, err := os.ReadFile("/proc/self/exe") // also when it has been removed or replaced
+	if err != nil {
+		return err
+	}
+	if runs {
+		there, err := os.ReadFile(p.Binary())
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(running, there) {
+			plan.Notes = append(plan.Notes, p.Binary()+" is this version already")
+			return nil
+		}
+	}
+	plan.add("copied egress-ip to "+p.Binary(), "", func() error {
+		if err := os.MkdirAll(p.BinDir, 0o755); err != nil {
+			return err
+		}
+		return file{path: p.Binary(), text: running, mode: 0o755}.write()
+	})
+	return nil
+}
+
+// missingLinks returns a line for each link of an entry that the node does not have.
+func missingLinks(c config.Config) ([]string, error) {
+	links, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("list the node's links: %w", err)
+	}
+	var names, lines []string
+	for _, l := range links {
+		names = append(names, l.Name)
+	}
+	missing := func(key, link string) {
+		lines = append(lines, fmt.Sprintf("%s: this node has no link %s now; it has %s", key, link, strings.Join(names, ", ")))
+	}
+	for i, l := range c.Links {
+		if !slices.ContainsFunc(names, l.Matches) {
+			missing(fmt.Sprintf("links[%d].name", i), l.Pattern)
+		}
+	}
+	for _, name := range c.Probe.Links { // sorted, so their index there is unknown
+		if !slices.Contains(names, name) {
+			missing("probeSNAT.links", name)
+		}
+	}
+	return lines, nil
 }

@@ -25,23 +25,14 @@ type Place struct {
 	Versions []string
 }
 
-// NotYetError says that there is no list, or none that can be read, which may be
+// notYetError says that there is no list, or none that can be read, which may be
 // different in a moment, when the main plugin has written it.
-type NotYetError struct{ err error }
+type notYetError struct{ error }
 
-func (e *NotYetError) Error() string { return e.err.Error() }
-func (e *NotYetError) Unwrap() error { return e.err }
+// refusedError says why egress-ip cannot be installed, and what to do.
+type refusedError struct{ error }
 
-// RefusedError says why egress-ip cannot be installed, and what to do.
-type RefusedError struct{ err error }
-
-func (e *RefusedError) Error() string { return e.err.Error() }
-func (e *RefusedError) Unwrap() error { return e.err }
-
-func refused(format string, args ...any) error { return &RefusedError{fmt.Errorf(format, args...)} }
-
-// extensions of the files that runtimes read.
-var extensions = []string{".conf", ".conflist", ".json"}
+func refused(format string, args ...any) error { return &refusedError{fmt.Errorf(format, args...)} }
 
 // files returns the paths of a directory that runtimes read, in their order.
 func files(dir string) ([]string, error) {
@@ -51,7 +42,7 @@ func files(dir string) ([]string, error) {
 	}
 	var paths []string
 	for _, e := range entries {
-		if !e.IsDir() && slices.Contains(extensions, filepath.Ext(e.Name())) {
+		if !e.IsDir() && slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
 			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
 	}
@@ -68,7 +59,7 @@ func (p Place) file() (string, error) {
 		return "", err
 	}
 	if len(paths) == 0 {
-		return "", &NotYetError{fmt.Errorf("%s has no .conflist, .conf or .json: install the main CNI plugin first, name its directory with --conf-dir, or wait for it with --watch", p.ConfDir)}
+		return "", &notYetError{fmt.Errorf("%s has no .conflist, .conf or .json: install the main CNI plugin first, name its directory with --conf-dir, or wait for it with --watch", p.ConfDir)}
 	}
 	return paths[0], nil
 }
@@ -90,7 +81,7 @@ func (p Place) read() (source, error) {
 	s.file, err = readFile(path)
 	slog.Debug("read the configuration", "file", path, "error", err)
 	if errors.Is(err, fs.ErrNotExist) {
-		return source{}, &NotYetError{err}
+		return source{}, &notYetError{err}
 	}
 	if err != nil {
 		return source{}, err
@@ -103,12 +94,12 @@ func (p Place) read() (source, error) {
 	}
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
-		return source{}, &NotYetError{fmt.Errorf("%s: %w", path, err)}
+		return source{}, &notYetError{fmt.Errorf("%s: %w", path, err)}
 	}
 	if err == nil {
 		err = s.list.Suits(p.Versions)
 		if s.list.Main().Type == "loopback" { // the main plugin's is still to come
-			return source{}, &NotYetError{fmt.Errorf("%s: %w", path, err)}
+			return source{}, &notYetError{fmt.Errorf("%s: %w", path, err)}
 		}
 	}
 	if err != nil {

@@ -13,13 +13,18 @@ import (
 
 // Kernel is what egress-ip has in the kernel of the node, as it is recorded.
 type Kernel struct {
-	Pods   func() (int, error)  // for how many it has anything
-	Exists func() (bool, error) // whether it has anything
-	Clean  func() error         // takes all of it away; while it is for pods that is an error
+	Pods  int          // for how many it has anything
+	Clean func() error // removes all of it; while it is for pods that is an error. Nil: there is nothing
 }
 
-// PlanUninstall says what Uninstall would do.
-func (p Place) PlanUninstall(k Kernel) (Plan, error) {
+// Uninstall takes the entry out of the list, or of every list in the directory if none
+// is named. Then it removes what is installed in the kernel and the binary, unless a pod is
+// recorded or a list that stays as it is names the binary. In a dry run it says what it would do.
+func (p Place) Uninstall(k Kernel, dryRun bool) (Plan, []string, error) {
+	return apply(dryRun, func() (Plan, error) { return p.planUninstall(k) })
+}
+
+func (p Place) planUninstall(k Kernel) (plan Plan, err error) {
 	all, err := files(p.ConfDir)
 	if err != nil {
 		return Plan{}, err
@@ -28,7 +33,6 @@ func (p Place) PlanUninstall(k Kernel) (Plan, error) {
 	if p.Conflist != "" {
 		lists = []string{p.Conflist}
 	}
-	var plan Plan
 	cleared := map[string]bool{} // lists that will have no entry
 	for _, path := range lists {
 		if filepath.Ext(path) != ".conflist" {
@@ -38,15 +42,15 @@ func (p Place) PlanUninstall(k Kernel) (Plan, error) {
 		if errors.Is(err, fs.ErrNotExist) && p.Conflist == "" {
 			continue // a symbolic link that leads nowhere, or it is just being replaced
 		}
-		if err != nil {
-			return Plan{}, err
+		if err == nil {
+			err = planRemoval(&plan, path, f)
 		}
-		if err := planRemoval(&plan, path, f); err != nil {
+		if err != nil {
 			return Plan{}, err
 		}
 		cleared[f.path] = true
 	}
-	if len(plan.Steps) == 0 {
+	if len(plan.steps) == 0 {
 		plan.Notes = append(plan.Notes, "no list has an entry of egress-ip's")
 	}
 	for _, path := range all {
@@ -62,14 +66,17 @@ func (p Place) PlanUninstall(k Kernel) (Plan, error) {
 			return plan, nil
 		}
 	}
-	return plan, p.planBinaryRemoval(&plan, k)
-}
-
-// Uninstall takes the entry out of the list, or of every list in the directory if none
-// is named. Then it removes what is installed in the kernel and the binary, unless a pod is
-// recorded or a list that stays as it is names the binary.
-func (p Place) Uninstall(k Kernel) (Plan, []string, error) {
-	return apply(func() (Plan, error) { return p.PlanUninstall(k) })
+	if k.Pods > 0 {
+		plan.Notes = append(plan.Notes, p.Binary()+" stays as long as pods are recorded")
+		return plan, nil
+	}
+	if k.Clean != nil {
+		plan.add("cleaned up what stood on the node, as egress-ip cleanup does", "", k.Clean)
+	}
+	if _, err := os.Lstat(p.Binary()); !errors.Is(err, fs.ErrNotExist) {
+		plan.add("removed "+p.Binary(), "", func() error { return os.Remove(p.Binary()) })
+	}
+	return plan, nil
 }
 
 // planRemoval adds the removal of the entry from one file, if it has any, and then of the
@@ -116,30 +123,6 @@ func without(f file) (text []byte, has bool, err error) {
 	}
 	text, err = list.Without()
 	return text, true, err
-}
-
-// planBinaryRemoval adds the removal of the binary, and before of all that it would take away
-// in the kernel, unless a pod needs them.
-func (p Place) planBinaryRemoval(plan *Plan, k Kernel) error {
-	pods, err := k.Pods()
-	if err != nil {
-		return err
-	}
-	if pods > 0 {
-		plan.Notes = append(plan.Notes, p.Binary()+" stays as long as pods are recorded")
-		return nil
-	}
-	exists, err := k.Exists()
-	if err != nil {
-		return err
-	}
-	if exists {
-		plan.add("cleaned up what stood on the node, as egress-ip cleanup does", "", k.Clean)
-	}
-	if _, err := os.Lstat(p.Binary()); !errors.Is(err, fs.ErrNotExist) {
-		plan.add("removed "+p.Binary(), "", func() error { return os.Remove(p.Binary()) })
-	}
-	return nil
 }
 
 // mentions reports whether a configuration speaks of egress-ip, be it as a delegate.

@@ -9,26 +9,24 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/egress-ip/egress-ip/pkg/atomicfile"
 	"github.com/egress-ip/egress-ip/pkg/watch"
 	"github.com/fsnotify/fsnotify"
 )
 
-// Follow is a file that has the entry, and may be given another one.
-type Follow struct {
-	Path string
-	Read func() ([]byte, error)
-}
-
 // Watch is Install, now and whenever somebody has changed the list, put another one
-// before it, removed the binary, or changed the file that has the entry (nil: none
-// has), until ctx is done. While there is no list that can be read it waits for one;
-// refused at its start it ends with the error, later it waits for a change. A binary
-// that somebody replaces by another stays. Broken is called when changes are no
-// longer told of.
-func (p Place) Watch(ctx context.Context, w Wanted, follow *Follow, manager watch.Manager, broken func(error)) error {
-	var refusal *RefusedError
-	if _, err := p.Plan(w); errors.As(err, &refusal) {
+// before it, removed the binary, or changed the file that has the entry, until ctx is
+// done. While there is no list that can be read it waits for one; refused at its start it
+// ends with the error, later it waits for a change. A binary that somebody replaces by
+// another stays. Broken is called when changes are no longer told of.
+func (p Place) Watch(ctx context.Context, w Wanted, manager watch.Manager, broken func(error)) error {
+	_, done, err := p.Install(w, false)
+	if errors.As(err, new(*notYetError)) {
+		_, done, err = apply(false, func() (plan Plan, err error) { return plan, p.planBinary(&plan, false) })
+	}
+	for _, line := range done {
+		slog.Info("done", "what", line)
+	}
+	if err != nil {
 		return err
 	}
 	watcher, err := fsnotify.NewWatcher()
@@ -36,18 +34,10 @@ func (p Place) Watch(ctx context.Context, w Wanted, follow *Follow, manager watc
 		return fmt.Errorf("watch directories: %w", err)
 	}
 	defer watcher.Close()
-	k := &keeper{place: p, wanted: w, follow: follow, watcher: watcher, told: map[string]string{}}
+	k := &keeper{place: p, wanted: w, watcher: watcher, told: map[string]string{}}
 	events := make(chan struct{}, 1)
 	go k.forward(events, broken)
-	changed, err := k.look()
-	if err != nil {
-		return err
-	}
-	k.begun = true
-	for _, line := range changed {
-		slog.Info("done", "what", line)
-	}
-	watch.Run(ctx, events, k.keep, manager, watch.Period)
+	watch.Run(ctx, events, k.look, manager, watch.Period)
 	return nil
 }
 
@@ -55,59 +45,54 @@ func (p Place) Watch(ctx context.Context, w Wanted, follow *Follow, manager watc
 type keeper struct {
 	place   Place
 	wanted  Wanted
-	follow  *Follow
 	watcher *fsnotify.Watcher
-	begun   bool              // it has looked once
-	told    map[string]string // what was last logged, of each kind
+	told    map[string]string // what was last logged, by message
 }
 
-// keep is look for an installation that has begun: whatever only a change to the
-// files can repair is no error, so that the next look comes with that.
-func (k *keeper) keep() (changed []string, err error) {
-	changed, err = k.look()
-	var refusal *RefusedError
-	if errors.As(err, &refusal) {
-		k.tell("refused", "cannot put the entry into the list; waiting for a change", err)
-		return changed, nil
-	}
-	if err == nil {
-		k.tell("refused", "", nil)
-	}
-	return changed, err
-}
-
-// look installs what is missing.
+// look installs what is missing. What only a change to the files can repair is no error, so that
+// the next look comes with that.
 func (k *keeper) look() (changed []string, err error) {
 	if err := k.listen(); err != nil {
 		return nil, err
 	}
-	k.reread()
-	plan, changed, err := apply(func() (Plan, error) { return k.place.plan(k.wanted, k.begun) })
-	var early *NotYetError
-	switch {
-	case errors.As(err, &early):
-		k.tell("early", "waiting for the list that the entry belongs in", err)
-		_, changed, err = apply(k.binaryAlone)
-		return changed, err
-	case err != nil && k.begun:
+	if k.wanted.Read != nil {
+		entry, err := k.wanted.Read()
+		k.tell("the entry's file has no valid entry any more; the last one stays", err)
+		if err == nil {
+			k.wanted.Entry = entry
+		}
+	}
+	plan, changed, err := apply(false, func() (Plan, error) { return k.place.plan(k.wanted, true) })
+	isEarly, isRefused := errors.As(err, new(*notYetError)), errors.As(err, new(*refusedError))
+	k.tell("waiting for the list that the entry belongs in", errorIf(isEarly, err))
+	k.tell("cannot put the entry into the list; waiting for a change", errorIf(isRefused, err))
+	if err != nil {
 		// The binary does not wait for the list.
-		_, more, _ := apply(k.binaryAlone)
-		return append(changed, more...), err
-	case err != nil:
-		return changed, err
+		_, more, errBinary := apply(false, func() (plan Plan, err error) { return plan, k.place.planBinary(&plan, true) })
+		if isEarly || isRefused {
+			err = nil
+		}
+		return append(changed, more...), errors.Join(err, errBinary)
 	}
-	k.tell("early", "", nil)
 	k.wanted.Else = plan.Entry
-	var warned error
-	if len(plan.Warnings) > 0 {
-		warned = errors.New(strings.Join(plan.Warnings, "; "))
-	}
-	k.tell("warnings", "this may not work as expected", warned)
+	k.tell("this may not work as expected", errorIf(len(plan.Warnings) > 0, errors.New(strings.Join(plan.Warnings, "; "))))
 	return changed, nil
 }
 
-func (k *keeper) binaryAlone() (plan Plan, err error) {
-	return plan, k.place.planBinary(&plan, k.begun)
+func errorIf(is bool, err error) error {
+	if !is {
+		return nil
+	}
+	return err
+}
+
+// tell logs an error, once until there is another one or none.
+func (k *keeper) tell(message string, err error) {
+	text := fmt.Sprint(err)
+	if err != nil && k.told[message] != text {
+		slog.Warn(message, "reason", text)
+	}
+	k.told[message] = text
 }
 
 // listen makes sure that changes are told of, also in directories that have been made
@@ -127,8 +112,8 @@ func (k *keeper) listen() error {
 			dirs = append(dirs, filepath.Dir(target))
 		}
 	}
-	if k.follow != nil {
-		dirs = append(dirs, filepath.Dir(k.follow.Path))
+	if k.wanted.Read != nil {
+		dirs = append(dirs, filepath.Dir(k.wanted.File))
 	}
 	for _, dir := range dirs {
 		if err := k.watcher.Add(dir); err != nil {
@@ -136,28 +121,6 @@ func (k *keeper) listen() error {
 		}
 	}
 	return nil
-}
-
-// reread takes the entry of the file that has it; the last one stays while that
-// file has none that is valid.
-func (k *keeper) reread() {
-	if k.follow == nil {
-		return
-	}
-	entry, err := k.follow.Read()
-	k.tell("entry", "the entry's file has no valid entry any more; the last one stays", err)
-	if err == nil {
-		k.wanted.Entry = entry
-	}
-}
-
-// tell logs an error, once until there is another one or none.
-func (k *keeper) tell(kind, message string, err error) {
-	text := fmt.Sprint(err)
-	if err != nil && k.told[kind] != text {
-		slog.Warn(message, "reason", text)
-	}
-	k.told[kind] = text
 }
 
 // forward makes one event of many, and leaves out the files that an installation
@@ -169,7 +132,7 @@ func (k *keeper) forward(events chan<- struct{}, broken func(error)) {
 			if !ok {
 				return
 			}
-			if strings.HasSuffix(e.Name, atomicfile.Unfinished) {
+			if strings.HasSuffix(e.Name, unfinished) {
 				continue
 			}
 		case err, ok := <-k.watcher.Errors:

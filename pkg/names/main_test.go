@@ -57,7 +57,7 @@ func furnish() error {
 		unix.Mount("proc", "/proc", "proc", 0, ""),
 		unix.Mount("none", "/run", "tmpfs", 0, ""),
 		unix.Mount("none", "/etc", "tmpfs", 0, ""),
-		os.MkdirAll(system.directory(), 0o755),
+		os.MkdirAll(directory, 0o755),
 		os.WriteFile("/etc/iproute2/rt_tables", []byte("255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n"), 0o644),
 	)
 }

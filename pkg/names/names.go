@@ -1,3 +1,12 @@
+// Package names gives the routing tables of egress-ip names that iproute2 shows
+// and takes: `lookup egress-enp7s0`, `ip route show table egress-enp7s0`. They are in a
+// file of our own:
+//
+//	# Written by egress-ip for its links; do not edit.
+//	1134 egress-enp7s0
+//
+// Names are a courtesy to people: where the file cannot be written nothing else
+// changes. It outlives a reboot; the next call corrects it.
 package names
 
 import (
@@ -8,156 +17,99 @@ import (
 	"maps"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/egress-ip/egress-ip/pkg/atomicfile"
 	"golang.org/x/sys/unix"
 )
 
 const (
-	directory  = "rt_tables.d"
-	fileName   = "egress-ip.conf"
-	unfinished = fileName + atomicfile.Unfinished // iproute2 reads only what ends in .conf
+	directory = "/etc/iproute2/rt_tables.d"
+	file      = directory + "/egress-ip.conf"
 
 	header = "# Written by egress-ip for its links; do not edit.\n"
-	prefix = "egress-"
 )
 
-// folders are where iproute2 looks for names: in the file rt_tables and in
-// rt_tables.d/*.conf of each. The first is the administrator's and has our file.
-type folders []string
-
-// Which of the distribution's folders it is depends on iproute2's version and build.
-var system = folders{"/etc/iproute2", "/usr/share/iproute2", "/usr/lib/iproute2"}
-
-// Set makes the file name these tables, and no others: number to link name,
-// {1134: "enp7s0"}. Without any, the file is removed. It reports whether the file
-// has changed.
-//
-// Left out are tables that iproute2 could not show by our name, or that somebody
-// else has named; of two tables with the same link name, which a link that was
-// removed and made again leaves for a while, the one with the lower number.
-//
-// Where the file is not this call's to write (see [mayWrite]), or there is no
-// folder for it, or one that cannot be written to, nothing happens, and that is no
-// error. Callers hold record.Lock.
-func Set(tables map[uint32]string) (changed bool, err error) {
-	right, err := system.hold(tables)
-	if err == nil && !right && mayWrite(system.directory()) {
-		changed, err = system.write(tables)
+// Set makes the file name these tables, by their links, and no others: {1134: "enp7s0"}.
+// Without any, the file is removed. Where there is no directory for it, or one that
+// cannot be written to, or that other network namespaces use too, nothing happens, and
+// that is no error. Callers hold record.Lock.
+func Set(tables map[uint32]string) error {
+	if !Stale(tables) {
+		return nil
 	}
-	if outOfReach(err) {
-		slog.Debug("routing tables stay without names", "error", err)
-		return false, nil
+	var err error
+	if want := content(tables); want == "" {
+		err = os.Remove(file)
+	} else if err = os.WriteFile(file, []byte(want), 0o644); err == nil {
+		err = os.Chmod(file, 0o644) // whatever the umask is
 	}
-	return changed, err
+	if err != nil {
+		return fmt.Errorf("write the file of table names: %w", err)
+	}
+	return nil
 }
 
 // Stale reports whether Set would write. It needs no lock.
 func Stale(tables map[uint32]string) bool {
-	if right, err := system.hold(tables); err != nil || right || !mayWrite(system.directory()) ||
-		unix.Access(system.directory(), unix.W_OK) != nil {
+	have, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		slog.Debug("routing tables stay without names", "error", err)
 		return false
 	}
-	have, err := system.read()
-	names := named(tables)
-	system.dropTaken(names)
-	return err == nil && have != content(names)
+	return string(have) != content(tables) && unix.Access(directory, unix.W_OK) == nil && isOurs()
 }
 
-// outOfReach reports whether an error says that this machine has no such file, or
-// does not let us write it.
-func outOfReach(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EROFS) ||
-		errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
-}
-
-func (f folders) directory() string { return filepath.Join(f[0], directory) }
-
-// hold reports whether the file names these tables already, and nothing else is
-// left to do. It is all that most calls cost, so it looks at no other file of
-// names: a table that another one names counts as not held, and is for write.
-func (f folders) hold(tables map[uint32]string) (bool, error) {
-	have, err := f.read()
-	if err != nil || have != content(named(tables)) {
-		return false, err
-	}
-	_, err = os.Lstat(filepath.Join(f.directory(), unfinished))
-	return errors.Is(err, fs.ErrNotExist), nil
-}
-
-// write brings the file up to date. It appears whole or not at all.
-func (f folders) write(tables map[uint32]string) (changed bool, err error) {
-	path := filepath.Join(f.directory(), fileName)
-	if err := unix.Access(f.directory(), unix.W_OK); err != nil {
-		return false, fmt.Errorf("write to %s: %w", f.directory(), err)
-	}
-	if err := os.Remove(path + atomicfile.Unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("remove an unfinished file of table names: %w", err)
-	}
-	have, err := f.read()
-	if err != nil {
-		return false, err
-	}
-	names := named(tables)
-	f.dropTaken(names)
-	want := content(names)
-	if have == want {
-		return false, nil
-	}
-	if want == "" {
-		err = os.Remove(path)
-	} else {
-		err = atomicfile.Write(path, []byte(want), atomicfile.Attributes{Mode: 0o644})
-	}
-	if err != nil {
-		return false, fmt.Errorf("write the file of table names: %w", err)
-	}
-	return true, nil
-}
-
-// read returns what the file has, "" if it does not exist.
-func (f folders) read() (string, error) {
-	have, err := os.ReadFile(filepath.Join(f.directory(), fileName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("read the file of table names: %w", err)
-	}
-	return string(have), nil
-}
-
-// named gives tables their names.
-func named(tables map[uint32]string) map[uint32]string {
-	names := map[uint32]string{}
-	taken := map[string]bool{}
-	for _, id := range slices.Backward(slices.Sorted(maps.Keys(tables))) {
-		if link := tables[id]; readable(id, link) && !taken[link] {
-			names[id] = prefix + link
-			taken[link] = true
+// content is the text of the file, empty if there is to be none. Of two tables of one link's
+// name, which a link that was deleted and made again leaves for a while, the newer has it.
+// What iproute2 does not read as a number and a word is left out: it would ignore what follows, too.
+func content(tables map[uint32]string) string {
+	names := map[string]uint32{}
+	for _, id := range slices.Sorted(maps.Keys(tables)) {
+		link := tables[id]
+		if id <= math.MaxInt32 && link != "" && !strings.ContainsFunc(link, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+			names[link] = id
 		}
 	}
-	return names
-}
-
-// readable reports whether iproute2 (6.1 was tried) reads a line as it is meant. It
-// reads the number as an int, and passes over negative ones; the name up to the
-// next white space, in which # and every other byte is like a letter. A line that
-// does not fit costs the rest of the file. It may have 510 bytes, of which a link
-// name, having no white space either, fills 15.
-func readable(id uint32, link string) bool {
-	return id <= math.MaxInt32 && link != "" && len(link) < unix.IFNAMSIZ &&
-		!strings.ContainsFunc(link, func(c rune) bool { return c <= ' ' || c == 0x7f })
-}
-
-// content is the text of the file, "" if it is not to be there.
-func content(names map[uint32]string) string {
 	if len(names) == 0 {
 		return ""
 	}
 	text := []byte(header)
-	for _, id := range slices.Sorted(maps.Keys(names)) {
-		text = fmt.Appendf(text, "%d %s\n", id, names[id])
+	for _, link := range slices.SortedFunc(maps.Keys(names), func(a, b string) int { return int(names[a]) - int(names[b]) }) {
+		text = fmt.Appendf(text, "%d egress-%s\n", names[link], link)
 	}
 	return string(text)
+}
+
+// isOurs reports whether the file is about the tables of the calling thread's network namespace. A
+// machine may have many that all see one /etc. It is that of process 1, or one with an /etc of
+// its own, as `ip netns exec NAME` makes where there is /etc/netns/NAME/iproute2. Where process 1
+// does not let us look, as it may in a container, what somebody has mounted is such a one.
+func isOurs() bool {
+	machine, err := isSame("/proc/thread-self/ns/net", "/proc/1/ns/net")
+	if err != nil {
+		return mountOf(directory) != mountOf("/")
+	}
+	shared, err := isSame(directory, "/proc/1/root"+directory)
+	return machine || err == nil && !shared || errors.Is(err, fs.ErrNotExist)
+}
+
+// mountOf returns the number of the mount that has a file.
+func mountOf(path string) uint64 {
+	var s unix.Statx_t
+	_ = unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &s) // of what cannot be told nothing is written
+	return s.Mnt_id
+}
+
+// isSame reports whether two paths lead to the same file.
+func isSame(a, b string) (bool, error) {
+	first, err := os.Stat(a)
+	if err != nil {
+		return false, err
+	}
+	second, err := os.Stat(b)
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(first, second), nil
 }

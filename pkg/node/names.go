@@ -12,7 +12,7 @@ import (
 func (n *Node) nameTables() {
 	tables, err := n.store.Tables()
 	if err == nil {
-		_, err = names.Set(tableNames(tables))
+		err = names.Set(tableNames(tables))
 	}
 	if err != nil {
 		slog.Warn("could not name the routing tables for iproute2", "error", err)

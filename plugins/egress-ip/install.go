@@ -51,28 +51,23 @@ it has installed stays. At most one process does this for a directory.`,
 				}
 				return entry.check(flags)
 			},
-			run: func() error { return installEntry(*place, entry, *dryRun, *watching) },
+			run: func() error {
+				wanted, err := entry.wanted()
+				if err != nil {
+					return err
+				}
+				if *watching {
+					return untilSignalled(func(ctx context.Context, broken func(error)) error {
+						return watchInstall(ctx, *place, wanted, broken)
+					})
+				}
+				if pid, running, err := installTask(*place).Running(); err == nil && running && !*dryRun {
+					slog.Warn("egress-ip install --watch is running, and puts its own entry back if it was given one", "process", pid)
+				}
+				return tell(place.Install(wanted, *dryRun))
+			},
 		}
 	},
-}
-
-func installEntry(place install.Place, entry *entryOptions, dryRun, watching bool) error {
-	wanted, err := entry.wanted()
-	if err != nil {
-		return err
-	}
-	switch {
-	case watching:
-		return untilSignalled(func(ctx context.Context, broken func(error)) error {
-			return watchInstall(ctx, place, wanted, entry.follow(), broken)
-		})
-	case dryRun:
-		plan, err := place.Plan(wanted)
-		return tell(plan, plan.Preview(), err)
-	}
-	warnWatched(place)
-	plan, done, err := place.Install(wanted)
-	return tell(plan, done, err)
 }
 
 // placeFlags are those of install and uninstall alike.
@@ -84,7 +79,7 @@ func placeFlags(flags *pflag.FlagSet) *install.Place {
 	return place
 }
 
-func watchInstall(ctx context.Context, place install.Place, wanted install.Wanted, follow *install.Follow, broken func(error)) error {
+func watchInstall(ctx context.Context, place install.Place, wanted install.Wanted, broken func(error)) error {
 	release, err := installTask(place).Claim()
 	if err != nil {
 		return cannot(err)
@@ -94,7 +89,7 @@ func watchInstall(ctx context.Context, place install.Place, wanted install.Wante
 	if err != nil {
 		return cannot(err)
 	}
-	return place.Watch(ctx, wanted, follow, manager, broken)
+	return place.Watch(ctx, wanted, manager, broken)
 }
 
 // installTask is what one process at a time does.
@@ -106,30 +101,14 @@ func installTask(place install.Place) watch.Task {
 	return watch.Install(path)
 }
 
-// warnWatched says that what is installed may be changed at once.
-func warnWatched(place install.Place) {
-	if pid, running, err := installTask(place).Running(); err == nil && running {
-		slog.Warn("egress-ip install --watch is running, and puts its own entry back if it was given one", "process", pid)
-	}
-}
-
-// tell prints what was done, or would be.
-func tell(plan install.Plan, done []string, err error) error {
-	for _, line := range done {
+// tell prints what was done, or would be, and what a person is to know of a plan.
+func tell(plan install.Plan, lines []string, err error) error {
+	for _, line := range lines {
 		fmt.Println(line)
 	}
 	if err != nil {
 		return err
 	}
-	about(plan)
-	if len(done) == 0 {
-		fmt.Println("nothing to do")
-	}
-	return nil
-}
-
-// about says what a person is to know of a plan.
-func about(plan install.Plan) {
 	for _, line := range plan.Notes {
 		fmt.Println(line)
 	}
@@ -139,4 +118,8 @@ func about(plan install.Plan) {
 	if string(plan.Entry) == conflist.ProbeOnly {
 		fmt.Println("the entry has no links: egress-ip keeps the probe table alone, and lets no pod with an annotation start; egress-ip install -h says how to name links")
 	}
+	if len(lines) == 0 {
+		fmt.Println("nothing to do")
+	}
+	return nil
 }

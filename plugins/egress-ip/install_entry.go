@@ -52,86 +52,78 @@ func (o *entryOptions) made() bool {
 }
 
 // wanted returns the entry that the flags ask for, checked.
-func (o *entryOptions) wanted() (install.Wanted, error) {
-	w := install.Wanted{Else: []byte(conflist.ProbeOnly)}
-	var err error
+func (o *entryOptions) wanted() (w install.Wanted, err error) {
+	w.Else = []byte(conflist.ProbeOnly)
 	switch {
 	case o.file != "":
 		w.Entry, err = o.read()
-	case o.made():
-		var text []byte
-		if text, err = o.entry(); err == nil {
-			w.Entry, err = conflist.Entry(text)
+		if o.file != "-" {
+			w.File, w.Read = o.file, o.read
 		}
+	case o.made():
+		w.Entry, err = conflist.Entry(o.entry())
 	}
 	return w, err
 }
 
 // read returns the entry that the file has.
-func (o *entryOptions) read() ([]byte, error) {
+func (o *entryOptions) read() (entry []byte, err error) {
 	var text []byte
-	var err error
-	name := o.file
 	if o.file == "-" {
-		name = "stdin"
 		text, err = io.ReadAll(io.LimitReader(os.Stdin, maxStdin))
 	} else {
 		text, err = os.ReadFile(o.file)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("--entry: %w", err)
+	if err == nil {
+		entry, err = conflist.Entry(text)
 	}
-	entry, err := conflist.Entry(text)
 	if err != nil {
-		return nil, fmt.Errorf("--entry %s: %w", name, err)
+		return nil, fmt.Errorf("--entry %s: %w", o.file, err)
 	}
 	return entry, nil
 }
 
-// follow is the file that may be given another entry; nil if none may.
-func (o *entryOptions) follow() *install.Follow {
-	if o.file == "" || o.file == "-" {
-		return nil
-	}
-	return &install.Follow{Path: o.file, Read: o.read}
-}
-
-// entry writes the flags as the entry that says the same.
-func (o *entryOptions) entry() ([]byte, error) {
-	type allow struct {
+// What the flags make of an entry; unlike a map's, its keys keep their order.
+type (
+	allowed struct {
 		Namespaces []string `json:"namespaces"`
 		Addresses  []string `json:"addresses,omitempty"`
 	}
-	type link struct {
-		Name     string   `json:"name,omitempty"`
-		Gateways []string `json:"gateways,omitempty"`
-		Allow    []allow  `json:"allow"`
+	allowedLink struct {
+		Name     string    `json:"name,omitempty"`
+		Gateways []string  `json:"gateways,omitempty"`
+		Allow    []allowed `json:"allow"`
 	}
-	type byDefault struct {
+	byDefault struct {
 		Namespaces []string `json:"namespaces"`
 		Address    string   `json:"address,omitempty"`
 	}
+)
+
+// entry writes the flags as the entry that says the same.
+func (o *entryOptions) entry() []byte {
 	var entry struct {
-		Links        []link      `json:"links,omitempty"`
-		Defaults     []byDefault `json:"defaults,omitempty"`
-		ClusterCIDRs []string    `json:"clusterCIDRs,omitempty"`
+		Links        []allowedLink `json:"links,omitempty"`
+		Defaults     []byDefault   `json:"defaults,omitempty"`
+		ClusterCIDRs []string      `json:"clusterCIDRs,omitempty"`
 	}
 	entry.ClusterCIDRs = o.clusterCIDRs
 	for _, s := range o.defaults {
 		namespaces, address, _ := strings.Cut(s, "=")
 		entry.Defaults = append(entry.Defaults, byDefault{strings.Split(namespaces, ","), address})
 	}
-	if len(o.allow) > 0 {
-		l := link{Name: strings.Join(o.links, ""), Gateways: o.gateways}
-		for _, s := range o.allow {
-			namespaces, addresses, some := strings.Cut(s, "=")
-			a := allow{Namespaces: strings.Split(namespaces, ",")}
-			if some {
-				a.Addresses = strings.Split(addresses, ",")
-			}
-			l.Allow = append(l.Allow, a)
+	link := allowedLink{Name: strings.Join(o.links, ""), Gateways: o.gateways}
+	for _, s := range o.allow {
+		namespaces, addresses, some := strings.Cut(s, "=")
+		a := allowed{Namespaces: strings.Split(namespaces, ",")}
+		if some {
+			a.Addresses = strings.Split(addresses, ",")
 		}
-		entry.Links = []link{l}
+		link.Allow = append(link.Allow, a)
 	}
-	return json.Marshal(entry)
+	if len(link.Allow) > 0 {
+		entry.Links = []allowedLink{link}
+	}
+	text, _ := json.Marshal(entry) // of strings alone
+	return text
 }

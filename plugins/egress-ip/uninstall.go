@@ -31,27 +31,33 @@ egress-ip cleanup --force. The binary stays for that.`,
 }
 
 func uninstall(place install.Place, force, dryRun bool) error {
-	pods, err := recordedPods()
+	store, err := record.Open()
 	if err != nil {
 		return cannot(err)
 	}
-	if err := mayUninstall(place, pods, force); err != nil {
+	pods, unknown, err := store.List()
+	if err != nil {
+		return cannot(err)
+	}
+	kernel := install.Kernel{Pods: len(pods) + unknown.Len()}
+	if err := mayUninstall(place, kernel.Pods, force); err != nil {
 		return err
 	}
-	kernel := install.Kernel{Pods: recordedPods, Exists: anyRecord, Clean: func() error {
-		_, err := cleanNode(false)
-		return err
-	}}
-	if dryRun {
-		plan, err := place.PlanUninstall(kernel)
-		return tell(plan, plan.Preview(), err)
+	exists, err := store.Exists()
+	if err != nil {
+		return cannot(err)
 	}
-	plan, done, err := place.Uninstall(kernel)
-	if err := tell(plan, done, err); err != nil {
+	if exists {
+		kernel.Clean = func() error {
+			_, err := cleanNode(false)
+			return err
+		}
+	}
+	if err := tell(place.Uninstall(kernel, dryRun)); err != nil {
 		return err
 	}
-	if pods > 0 {
-		fmt.Printf("%s recorded: delete them at once, before their addresses are given to others, and then: %s cleanup --force\n", annotatedPods(pods), place.Binary())
+	if kernel.Pods > 0 && !dryRun {
+		fmt.Printf("%s recorded: delete them at once, before their addresses are given to others, and then: %s cleanup --force\n", annotatedPods(kernel.Pods), place.Binary())
 	}
 	return nil
 }
@@ -69,25 +75,6 @@ func mayUninstall(place install.Place, pods int, force bool) error {
 		return fmt.Errorf("egress-ip install --watch is running (process %d), and would put the entry back; stop it first: the DaemonSet, or its unit", pid)
 	}
 	return nil
-}
-
-// recordedPods is how many attachments this node's record has.
-func recordedPods() (int, error) {
-	store, err := record.Open()
-	if err != nil {
-		return 0, err
-	}
-	pods, unknown, err := store.List()
-	return len(pods) + unknown.Len(), err
-}
-
-// anyRecord reports whether this node's record has anything, be it the probe table.
-func anyRecord() (bool, error) {
-	store, err := record.Open()
-	if err != nil {
-		return false, err
-	}
-	return store.Exists()
 }
 
 func annotatedPods(n int) string {
