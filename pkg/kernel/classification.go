@@ -1,7 +1,10 @@
 package kernel
 
 import (
+	"errors"
+	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -9,8 +12,6 @@ import (
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,175 +50,112 @@ import (
 //		chain related { ... }
 //		chain others { ... }
 //	}
-var (
-	egressTable = &nftables.Table{Family: nftables.TableFamilyINet, Name: "egress_ip"}
+var egressTable = &nftables.Table{Family: nftables.TableFamilyINet, Name: "egress_ip"}
 
-	prerouting = &nftables.Chain{
-		Table: egressTable, Name: egress.Prerouting, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookPrerouting,
+// hooks are the chains to which packets come from the kernel.
+var hooks = map[string]*nftables.Chain{
+	egress.Prerouting: {
+		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting,
 		// Behind everyone's DNAT: the real destination counts, a Service's backend.
 		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 10),
-	}
-	postrouting = &nftables.Chain{
-		Table: egressTable, Name: egress.Postrouting, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting,
+	},
+	egress.Output: {
+		Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
+	},
+	egress.Postrouting: {
+		Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting,
 		// Before everyone's masquerade: the first to translate a connection wins. The kernel
 		// has no nat chain before this (nft_chain_validate_hooks: above NF_IP_PRI_CONNTRACK).
 		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityConntrack + 1),
-	}
-	exit = &nftables.Chain{
-		Table: egressTable, Name: egress.Exit, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookPostrouting,
+	},
+	egress.Exit: {
+		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPostrouting,
 		// Behind everyone's translation, stateless ones too. Only the watcher's guard and
 		// NF_IP_PRI_CONNTRACK_CONFIRM are behind it: a connection whose first packet is dropped
 		// is not tracked.
 		Priority: nftables.ChainPriorityRef(math.MaxInt32 - 2),
+	},
+}
+
+// chainNamed returns the chain as it is made: with its hook, if it has one.
+func chainNamed(name string) *nftables.Chain {
+	c := &nftables.Chain{}
+	if hook, ok := hooks[name]; ok {
+		*c = *hook
 	}
-	output = &nftables.Chain{
-		Table: egressTable, Name: egress.Output, Type: nftables.ChainTypeRoute,
-		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
-	}
+	c.Table, c.Name = egressTable, name
+	return c
+}
+
+const (
+	// dropsRemembered is for how long a pod of which something was dropped is remembered.
+	dropsRemembered = 5 * time.Minute
+	// mostDrops are pods and links: enough for all that a node has.
+	mostDrops = 4096
+	// mostAddresses is how many pod addresses and egress addresses an address family may have
+	// on a node, of which a kubelet runs some hundred pods. A map of it takes 171 KiB. The kernel keeps
+	// one with a size as a hash table that does not grow (nft_hash_fast), the fastest that it has, by
+	// 1.5 % of a plain packet; every packet of the node is looked up there.
+	mostAddresses = 1 << 14
 )
 
-// inetFamily is what differs between the two halves of the table.
-type inetFamily struct {
-	nfproto          byte
-	addr             nftables.SetDatatype
-	source, dest     func() *expr.Payload
-	behindAddr       uint32 // the register behind an address in reg1
-	ctSource, ctDest expr.CtKey
+// with is the type of an address and something behind it.
+func (f ipFamily) with(behind nftables.SetDatatype) nftables.SetDatatype {
+	return nftables.MustConcatSetType(f.addr, behind)
 }
 
-var inet = map[egress.Family]inetFamily{
-	egress.IPv4: {
-		unix.NFPROTO_IPV4, nftables.TypeIPAddr, ip4Source, ip4Dest, regBehindIP4,
-		expr.CtKeySRCIP, expr.CtKeyDSTIP,
-	},
-	egress.IPv6: {
-		unix.NFPROTO_IPV6, nftables.TypeIP6Addr, ip6Source, ip6Dest, regBehindIP6,
-		expr.CtKeySRCIP6, expr.CtKeyDSTIP6,
-	},
-}
-
-// dropsRemembered is for how long a pod of which something was dropped is remembered.
-const dropsRemembered = 5 * time.Minute
-
-// setsOf returns the maps and sets of an address family, in the order in which they are
-// made; those that only one link has aside.
-func setsOf(family egress.Family) []*nftables.Set {
-	addr := inet[family].addr
-	atLink := nftables.MustConcatSetType(addr, nftables.TypeIFIndex)
-	return []*nftables.Set{
-		clusterSet(egressTable, family, family.Cluster()),
-		mapTo(addr, concatenated(set(egressTable, family.SNAT(), atLink))),
-		concatenated(set(egressTable, family.Exit(), atLink)),
-		concatenated(set(egressTable, family.Pods(), atLink)),
-		concatenated(set(egressTable, family.Bridged(), nftables.MustConcatSetType(addr, nftables.TypeEtherAddr))),
-		ofFixedSize(mapTo(nftables.TypeVerdict, set(egressTable, family.Out(), addr)), mostAddresses),
-		ofFixedSize(mapTo(nftables.TypeVerdict, set(egressTable, family.Back(), addr)), mostAddresses),
-		mapTo(nftables.TypeVerdict, set(egressTable, family.Guard(), addr)),
-		mapTo(nftables.TypeVerdict, set(egressTable, family.Arrived(), addr)),
-		remembering(concatenated(set(egressTable, family.Drops(), atLink))),
-		remembering(concatenated(set(egressTable, family.Forgeries(), atLink))),
-	}
-}
-
-// mostAddresses is how many pod addresses and egress addresses an address family may have
-// on a node, of which a kubelet runs some hundred pods. A map of it takes 171 KiB.
-const mostAddresses = 1 << 14
-
-// ofFixedSize has the kernel keep a map that every packet of the node is looked up in as a hash
-// table that does not grow (nft_hash_fast): that is the fastest that it has, by 1.5 % of
-// a plain packet.
-func ofFixedSize(s *nftables.Set, size uint32) *nftables.Set {
-	s.Size = size
-	return s
-}
-
-func mapTo(data nftables.SetDatatype, s *nftables.Set) *nftables.Set {
-	s.IsMap, s.DataType = true, data
-	return s
-}
-
-func concatenated(s *nftables.Set) *nftables.Set {
-	s.Concatenation = true
-	return s
-}
-
-// remembering makes a set one that rules fill. Its keys are pods and links, so it is
-// large enough for all that a node has.
-func remembering(s *nftables.Set) *nftables.Set {
-	s.Dynamic, s.HasTimeout, s.Timeout, s.Size = true, true, dropsRemembered, 4096
-	return s
-}
-
-func clusterSet(table *nftables.Table, family egress.Family, name string) *nftables.Set {
-	s := set(table, name, inet[family].addr)
-	s.Interval = true
-	return s
-}
-
-func unmarkedMap() *nftables.Set {
-	return ofFixedSize(&nftables.Set{
-		Table: egressTable, Name: egress.UnmarkedMap, KeyType: nftables.TypeMark, KeyByteOrder: binaryutil.NativeEndian,
-		IsMap: true, DataType: nftables.TypeVerdict,
-	}, 1)
-}
-
-func linkSet() *nftables.Set {
-	return &nftables.Set{Table: egressTable, Name: egress.LinkSet, KeyType: nftables.TypeIFIndex, KeyByteOrder: binaryutil.NativeEndian}
-}
-
-// sharedSets are the maps and sets that exist with the table.
+// sharedSets are the maps and sets that exist with the table, in the order in which they are made.
 func sharedSets() []*nftables.Set {
-	sets := []*nftables.Set{unmarkedMap(), linkSet()}
-	for _, family := range egress.Families {
-		sets = append(sets, setsOf(family)...)
+	verdict := nftables.TypeVerdict
+	sets := []*nftables.Set{
+		{Name: egress.UnmarkedMap, KeyType: nftables.TypeMark, IsMap: true, DataType: verdict, Size: 1},
+		{Name: egress.LinkSet, KeyType: nftables.TypeIFIndex},
 	}
-	return sets
+	for _, f := range ipFamilies {
+		atLink, atMAC := f.with(nftables.TypeIFIndex), f.with(nftables.TypeEtherAddr)
+		sets = append(sets, []*nftables.Set{
+			{Name: f.Cluster(), KeyType: f.addr, Interval: true},
+			{Name: f.SNAT(), KeyType: atLink, Concatenation: true, IsMap: true, DataType: f.addr},
+			{Name: f.Exit(), KeyType: atLink, Concatenation: true},
+			{Name: f.Pods(), KeyType: atLink, Concatenation: true},
+			{Name: f.Bridged(), KeyType: atMAC, Concatenation: true},
+			{Name: f.Out(), KeyType: f.addr, IsMap: true, DataType: verdict, Size: mostAddresses},
+			{Name: f.Back(), KeyType: f.addr, IsMap: true, DataType: verdict, Size: mostAddresses},
+			{Name: f.Guard(), KeyType: f.addr, IsMap: true, DataType: verdict},
+			{Name: f.Arrived(), KeyType: f.addr, IsMap: true, DataType: verdict},
+			{Name: f.Drops(), KeyType: atLink, Concatenation: true, Dynamic: true, HasTimeout: true, Timeout: dropsRemembered, Size: mostDrops},
+			{Name: f.Forgeries(), KeyType: atLink, Concatenation: true, Dynamic: true, HasTimeout: true, Timeout: dropsRemembered, Size: mostDrops},
+		}...)
+	}
+	return inTable(egressTable, sets)
 }
 
 // setsByName are the maps and sets that exist with the table, by their names.
-var setsByName = sync.OnceValue(func() map[string]*nftables.Set {
-	byName := map[string]*nftables.Set{}
+var setsByName = sync.OnceValue(func() map[string]nftables.Set {
+	byName := map[string]nftables.Set{}
 	for _, s := range sharedSets() {
-		byName[s.Name] = s
+		byName[s.Name] = *s
 	}
 	return byName
 })
 
-// setNamed returns the map or set with this name, one of ours.
+// setNamed returns the map or set with this name, one of ours. That of a link's cluster networks,
+// cluster4_134, is like that of all links, cluster4.
 func setNamed(name string) *nftables.Set {
-	if s, ok := setsByName()[name]; ok {
-		own := *s // the library writes into it
-		return &own
+	s, ok := setsByName()[name]
+	if !ok {
+		shared, _, _ := strings.Cut(name, "_")
+		s = setsByName()[shared]
+		s.Table, s.Name = egressTable, name
 	}
-	for _, family := range egress.Families {
-		if strings.HasPrefix(name, family.Cluster()+"_") {
-			return clusterSet(egressTable, family, name)
-		}
-	}
-	return unmarkedMap()
-}
-
-// isCluster reports whether a set is of networks.
-func isCluster(set string) bool {
-	return strings.HasPrefix(set, egress.IPv4.Cluster()) || strings.HasPrefix(set, egress.IPv6.Cluster())
-}
-
-// isRemembering reports whether a set is filled by rules.
-func isRemembering(set string) bool {
-	return slices.ContainsFunc(egress.Families[:], func(f egress.Family) bool { return set == f.Drops() || set == f.Forgeries() })
+	return &s // its own: the library writes into it
 }
 
 // isOurName reports whether a chain or set of table inet egress_ip is ours.
 func isOurName(name string) bool {
-	if _, ok := egress.LinkOf(name); ok {
-		return true
-	}
-	return setsByName()[name] != nil ||
-		egress.Chain{Name: name}.Hooked() ||
-		slices.Contains([]string{egress.Others, egress.Inbound, egress.Inside, egress.Forged, egress.Unmarked, egress.Dropped, egress.Related}, name) || isFormerName(name)
+	_, ofLink := egress.LinkOf(name)
+	_, isSet := setsByName()[name]
+	return ofLink || isSet || sharedRules[name] != nil || isFormerName(name)
 }
 
 // isFormerName knows what the table had up to version 0.6: it is removed where it is found.
@@ -225,50 +163,425 @@ func isFormerName(name string) bool { return isFormerSet(name) || strings.HasPre
 
 func isFormerSet(name string) bool { return name == "sent4" || name == "sent6" }
 
-// chainOf returns the chain as it is made: with its hook, if it has one.
-func chainOf(c egress.Chain) *nftables.Chain {
-	for _, hooked := range []*nftables.Chain{prerouting, output, postrouting, exit} {
-		if c.Name == hooked.Name {
-			return hooked
+// clusterSets returns the names of the sets of networks that chains refer to, and of those
+// that exist with the table.
+func clusterSets(chains []egress.Chain) []string {
+	names := []string{egress.IPv4.Cluster(), egress.IPv6.Cluster()}
+	for _, c := range chains {
+		for _, name := range []string{c.Cluster4, c.Cluster6} {
+			if name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
 	}
-	return &nftables.Chain{Table: egressTable, Name: c.Name}
+	return names
 }
 
-// rulesOf returns what is to be in a chain.
-func rulesOf(c egress.Chain) [][]expr.Any {
-	switch c.Name {
-	case egress.Prerouting:
-		return preroutingRules(c.Mask)
-	case egress.Output:
-		return outputRules(c.Mask)
-	case egress.Postrouting:
-		return postroutingRules(c.Mask)
-	case egress.Exit:
-		return exitRules(c.Mask)
-	case egress.Others:
-		return othersRules(c.Mask)
-	case egress.Inbound:
-		return inboundRules()
-	case egress.Inside:
-		return insideRules()
-	case egress.Forged:
-		return forgedRules()
-	case egress.Unmarked:
-		return unmarkedRules()
-	case egress.Dropped:
-		return droppedRules()
-	case egress.Related:
-		return relatedRules()
+// Counter counts packets and their bytes, IP headers included.
+type Counter struct{ Packets, Bytes uint64 }
+
+// Drop is what one of egress-ip's chains has dropped of a pod in the last minutes.
+type Drop struct {
+	Pod  netip.Addr
+	Link int // ifindex of the link by which it would have left, or by which it arrived
+	Counter
+	Last time.Duration // ago
+}
+
+// Classified is the table inet egress_ip as it is.
+type Classified struct {
+	// Chains are the wanted ones that are as they should be, and every other of ours by
+	// its name alone.
+	Chains   []egress.Chain
+	Elements []egress.Element
+	Sent     map[netip.Addr]Counter // by pods that are counted, to their links
+	Dropped  []Drop                 // by the guard
+	Forged   []Drop                 // with a pod's source, and from elsewhere
+	// Former: another version has made the table, of which nothing is read. No part of it can
+	// be changed into what it is to be: it is to be replaced.
+	Former bool
+}
+
+// Classification reads the table inet egress_ip, at one moment.
+func (k *Kernel) Classification(want []egress.Chain) (c Classified, err error) {
+	_, err = k.consistent(func() error {
+		c = Classified{Sent: map[netip.Addr]Counter{}}
+		sets, err := k.nft.GetSets(egressTable)
+		if ok, err := exists(err); err != nil {
+			return fmt.Errorf("read sets: %w", err)
+		} else if !ok {
+			return nil
+		}
+		if slices.ContainsFunc(sets, isFormer) {
+			c.Former = true
+			return nil
+		}
+		if c.Chains, err = k.chains(want); err != nil {
+			return err
+		}
+		for _, s := range sets {
+			if !isOurName(s.Name) || isFormerName(s.Name) {
+				continue
+			}
+			if setNamed(s.Name).Dynamic {
+				err = k.drops(s.Name, &c)
+			} else {
+				var of []egress.Element
+				of, err = k.elements(s.Name, c.Sent)
+				c.Elements = append(c.Elements, of...)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return c, k.classifyError(err)
+}
+
+// isFormer reports whether a set is one of ours as another version has made it, or nft, which has loaded
+// a listing: it gives sets of concatenations without intervals other flags.
+func isFormer(s *nftables.Set) bool {
+	if !isOurName(s.Name) || isFormerSet(s.Name) {
+		return isOurName(s.Name)
 	}
+	want := setNamed(s.Name)
+	return s.KeyType.Bytes != want.KeyType.Bytes || s.Concatenation != want.Concatenation
+}
+
+// drops reads a set that rules fill.
+func (k *Kernel) drops(set string, c *Classified) error {
+	found, err := k.nft.GetSetElements(setNamed(set))
+	if _, err := exists(err); err != nil {
+		return err
+	}
+	for _, s := range found {
+		e := fromSetElement(set, s)
+		d := Drop{Pod: e.Pod, Link: e.Link, Last: max(0, dropsRemembered-s.Expires)}
+		if s.Counter != nil {
+			d.Counter = Counter{s.Counter.Packets, s.Counter.Bytes}
+		}
+		if set == egress.FamilyOf(e.Pod).Drops() {
+			c.Dropped = append(c.Dropped, d)
+		} else {
+			c.Forged = append(c.Forged, d)
+		}
+	}
+	return nil
+}
+
+// chains reads which of the wanted chains are as they should be, and names the others of ours.
+func (k *Kernel) chains(want []egress.Chain) (have []egress.Chain, err error) {
+	all, err := k.nft.ListChainsOfTableFamily(egressTable.Family)
+	if err != nil {
+		return nil, fmt.Errorf("read chains: %w", err)
+	}
+	hooked, others := map[string]bool{}, []egress.Chain{}
+	for _, c := range all {
+		if c.Table.Name != egressTable.Name {
+			continue
+		}
+		hooked[c.Name] = sameHook(chainNamed(c.Name), c)
+		if isOurName(c.Name) && !slices.ContainsFunc(want, func(w egress.Chain) bool { return w.Name == c.Name }) {
+			others = append(others, egress.Chain{Name: c.Name})
+		}
+	}
+	right, err := k.withRules(want)
+	if err != nil {
+		return nil, err
+	}
+	right = slices.DeleteFunc(right, func(c egress.Chain) bool { return !hooked[c.Name] })
+	return append(right, others...), nil
+}
+
+// withRules returns those of the chains whose rules are as they should be.
+func (k *Kernel) withRules(chains []egress.Chain) (right []egress.Chain, err error) {
+	for _, c := range chains {
+		have, err := k.rulesIn(chainNamed(c.Name))
+		if err != nil {
+			return nil, err
+		}
+		if sameRules(rulesOf(c), have) {
+			right = append(right, c)
+		}
+	}
+	return right, nil
+}
+
+// ClassificationAt reads, of the table inet egress_ip, which of these chains are as they should
+// be, and what it has in the places of these elements, at one moment: the elements with their
+// keys, whatever they lead to and whosever they are; and all of the cluster sets of which it has
+// elements.
+func (k *Kernel) ClassificationAt(of egress.State) (c Classified, err error) {
+	if generation, err := k.generation(); err != nil || k.known.is(of, generation) {
+		return k.known.have, k.classifyError(err)
+	}
+	generation, err := k.consistent(func() error {
+		c = Classified{}
+		s, err := k.nft.GetSetByName(egressTable, egress.IPv4.SNAT())
+		if ok, err := exists(err); err != nil {
+			return err
+		} else if c.Former = ok && isFormer(s); c.Former {
+			return nil
+		}
+		if c.Chains, err = k.withRules(of.Chains); err != nil {
+			return err
+		}
+		for _, set := range networkSets(of) {
+			networks, err := k.elements(set, nil)
+			if err != nil {
+				return err
+			}
+			c.Elements = append(c.Elements, networks...)
+		}
+		for _, e := range of.Elements {
+			if e.Net.IsValid() {
+				continue
+			}
+			if have, exists, err := k.element(e); err != nil {
+				return err
+			} else if exists {
+				c.Elements = append(c.Elements, have)
+			}
+		}
+		return nil
+	})
+	k.known = known{generation, of, c}
+	return c, k.classifyError(err)
+}
+
+// networkSets returns the cluster sets that a state says all of: where it has chains, those that
+// exist with the table, and those of which it has networks.
+func networkSets(of egress.State) []string {
+	if len(of.Chains) == 0 {
+		return nil
+	}
+	sets := clusterSets(nil)
+	for _, e := range of.Elements {
+		if e.Net.IsValid() && !slices.Contains(sets, e.Set) {
+			sets = append(sets, e.Set)
+		}
+	}
+	return sets
+}
+
+// known is what has been read of the table, and, since the kernel numbers transactions
+// (nf_tables_commit), need not be read again as long as nobody else has written.
+type known struct {
+	generation uint32 // 0: nothing
+	of         egress.State
+	have       Classified
+}
+
+// is reports whether it is about these, in this generation.
+func (k known) is(of egress.State, generation uint32) bool {
+	return k.generation == generation && slices.Equal(k.of.Chains, of.Chains) && slices.Equal(k.of.Elements, of.Elements)
+}
+
+// OwnerOf returns the owner, a container ID, that the table inet egress_ip has for a
+// pod address; ok is false where it does not have the pod.
+func (k *Kernel) OwnerOf(pod netip.Addr) (owner string, ok bool, err error) {
+	e, ok, err := k.element(egress.Element{Set: egress.FamilyOf(pod).Out(), Pod: pod})
+	return e.Owner, ok, k.classifyError(err)
+}
+
+// PodElements returns the elements of pods in the table inet egress_ip that match.
+func (k *Kernel) PodElements(match func(egress.Element) bool) ([]egress.Element, error) {
+	return k.matching(match, egress.Family.Out, egress.Family.Back, egress.Family.Guard, egress.Family.SNAT, egress.Family.Pods, egress.Family.Bridged)
+}
+
+// ArrivedElements returns the elements that lead to links' chains for what arrives by them.
+func (k *Kernel) ArrivedElements(chains []egress.Chain) ([]egress.Element, error) {
+	return k.matching(func(e egress.Element) bool {
+		return slices.ContainsFunc(chains, func(c egress.Chain) bool { return c.Name == e.Chain })
+	}, egress.Family.Arrived)
+}
+
+func (k *Kernel) matching(match func(egress.Element) bool, sets ...func(egress.Family) string) (found []egress.Element, err error) {
+	_, err = k.consistent(func() error {
+		found = nil
+		for _, f := range egress.Families {
+			for _, set := range sets {
+				elements, err := k.elements(set(f), nil)
+				if err != nil {
+					return err
+				}
+				found = append(found, slices.DeleteFunc(elements, func(e egress.Element) bool { return !match(e) })...)
+			}
+		}
+		return nil
+	})
+	return found, k.classifyError(err)
+}
+
+// ClassificationIsForeign reports whether the name of the table inet egress_ip is
+// somebody else's.
+func (k *Kernel) ClassificationIsForeign() (bool, error) {
+	name, err := k.foreignName()
+	return name != "", err
+}
+
+// foreignName returns a chain or set of table inet egress_ip that is somebody else's, if there is one.
+func (k *Kernel) foreignName() (string, error) {
+	names, err := k.namesIn(egressTable)
+	for _, name := range names {
+		if !isOurName(name) {
+			return name, nil
+		}
+	}
+	return "", err
+}
+
+// rewriteTable changes the table inet egress_ip, in one transaction: no packet meets a pod that is
+// classified and not translated, or chains that do not know it. Connections keep the
+// translation that they have.
+func (k *Kernel) rewriteTable(c Change) error {
+	if len(c.Missing.Chains)+len(c.Missing.Elements)+len(c.Surplus.Chains)+len(c.Surplus.Elements) == 0 && !c.Replace {
+		return nil
+	}
+	err := k.transaction(func(tx *nftables.Conn) error { return k.rewrite(tx, c) })
+	if err == nil {
+		err = k.confirm(c)
+	}
+	return k.classifyError(err)
+}
+
+func (k *Kernel) rewrite(tx *nftables.Conn, c Change) (err error) {
+	if c.Replace || c.Remove {
+		deleteTable(tx, egressTable)
+	}
+	if c.Remove {
+		return nil
+	}
+	var names []string // that exist
+	if len(c.Missing.Chains)+len(c.Surplus.Chains) > 0 && !c.Replace {
+		if names, err = k.namesIn(egressTable); err != nil {
+			return err
+		}
+	}
+	exists := func(c egress.Chain) bool { return slices.Contains(names, c.Name) }
+	if len(c.Missing.Chains) > 0 {
+		// A hook cannot be changed, so what exists of a hooked chain goes first.
+		deleteChains(tx, c.Missing.Chains, func(c egress.Chain) bool { return c.Hooked() && exists(c) })
+		tx.AddTable(egressTable)
+		sets := sharedSets()
+		for _, name := range clusterSets(c.Missing.Chains) {
+			sets = append(sets, setNamed(name))
+		}
+		for _, s := range sets {
+			if err := tx.AddSet(s, nil); err != nil {
+				return err
+			}
+		}
+		for _, chain := range c.Missing.Chains {
+			tx.AddChain(chainNamed(chain.Name)) // all of them first: rules go to other chains
+		}
+		for _, chain := range c.Missing.Chains {
+			setRules(tx, chainNamed(chain.Name), rulesOf(chain))
+		}
+	}
+	unneeded := unneededSets(names, c)
+	if err := rewriteElements(tx, c, unneeded); err != nil {
+		return err
+	}
+	deleteChains(tx, c.Surplus.Chains, exists)
+	for _, name := range unneeded {
+		tx.DelSet(setNamed(name))
+	}
+	return nil
+}
+
+// rewriteElements deletes before it adds: adding an element that exists keeps its comment, or,
+// with another value, fails. A set of networks is written as a whole.
+func rewriteElements(tx *nftables.Conn, c Change, unneeded []string) error {
+	var sets []string
+	for _, e := range slices.Concat(c.Missing.Elements, c.Surplus.Elements) {
+		if !slices.Contains(sets, e.Set) && !slices.Contains(unneeded, e.Set) {
+			sets = append(sets, e.Set)
+		}
+	}
+	for _, name := range sets {
+		var err error
+		if set := setNamed(name); set.Interval {
+			err = replaceNetworks(tx, set, c.Want.Elements)
+		} else {
+			err = errors.Join(deleteElements(tx, set, c.Surplus.Elements), addElements(tx, set, c.Missing.Elements))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unneededSets returns the cluster sets, among these names, of the links whose chains or
+// networks change, and that no wanted chain names.
+func unneededSets(names []string, c Change) []string {
+	links := map[int]bool{}
+	touch := func(name string) {
+		if index, ok := egress.LinkOf(name); ok {
+			links[index] = true
+		}
+	}
+	for _, chain := range slices.Concat(c.Missing.Chains, c.Surplus.Chains) {
+		touch(chain.Name)
+	}
+	for _, e := range c.Surplus.Elements {
+		touch(e.Set)
+	}
+	wanted := clusterSets(c.Want.Chains)
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		index, _ := egress.LinkOf(name)
+		return !links[index] || !setNamed(name).Interval || slices.Contains(wanted, name)
+	})
+}
+
+// confirm brings what is known of the table up to date, if this was all that has been written
+// since it was read.
+func (k *Kernel) confirm(c Change) error {
+	before := k.known
+	k.known = known{}
+	generation, err := k.generation()
+	if err != nil || before.generation == 0 || generation != before.generation+1 || c.Remove || c.Replace {
+		return err
+	}
+	have := before.have
+	have.Chains = append(egress.Missing(have.Chains, c.Surplus.Chains), c.Missing.Chains...)
+	have.Elements = append(egress.Missing(have.Elements, c.Surplus.Elements), c.Missing.Elements...)
+	k.known = known{generation, before.of, have}
+	return nil
+}
+
+// deleteChains deletes some chains, which may go to each other.
+func deleteChains(tx *nftables.Conn, chains []egress.Chain, which func(egress.Chain) bool) {
+	for _, do := range []func(*nftables.Chain){tx.FlushChain, tx.DelChain} {
+		for _, c := range chains {
+			if which(c) {
+				do(chainNamed(c.Name))
+			}
+		}
+	}
+}
+
+// ForgetDrops empties what the guard remembers.
+func (k *Kernel) ForgetDrops() error {
+	return k.classifyError(k.transaction(func(tx *nftables.Conn) error {
+		if exists, err := k.hasTable(egressTable); err != nil || !exists {
+			return err
+		}
+		for _, f := range egress.Families {
+			tx.FlushSet(setNamed(f.Drops()))
+		}
+		return nil
+	}))
+}
+
+func (k *Kernel) classifyError(err error) error {
 	switch {
-	case c.IsBack():
-		return backRules(c.Mark, c.Mask)
-	case c.IsExit():
-		return linkExitRules(c)
-	case c.IsMark():
-		return [][]expr.Any{setMark(c.Mark, c.Mask)}
-	default:
-		return outRules(c)
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("table inet %s has room for %d addresses of pods and egress addresses per address family, and they are taken: %w", egressTable.Name, mostAddresses, err)
 	}
+	return fmt.Errorf("table inet %s: %w", egressTable.Name, k.nftError(err))
 }

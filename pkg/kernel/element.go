@@ -1,10 +1,11 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
-	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
@@ -14,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// toSetElement returns an element as nf_tables takes it; one of a cluster set is
+// toSetElement returns an element as nf_tables takes it; one of networks is
 // an interval, see fromCluster.
 func toSetElement(e egress.Element) nftables.SetElement {
 	s := nftables.SetElement{Key: key(e), Comment: e.Owner}
@@ -63,29 +64,28 @@ func fromSetElement(set string, s nftables.SetElement) egress.Element {
 		e.Link = int(binary.NativeEndian.Uint32(s.Key))
 		return e
 	}
-	family := egress.IPv4
+	f := ip4
 	if strings.HasSuffix(set, "6") {
-		family = egress.IPv6
+		f = ip6
 	}
-	size := len(family.Default().Addr().AsSlice())
-	if len(s.Key) < size {
+	if len(s.Key) < int(f.size) {
 		return e
 	}
-	first, _ := netip.AddrFromSlice(s.Key[:size])
-	behind := s.Key[size:]
+	first, _ := netip.AddrFromSlice(s.Key[:f.size])
+	behind := s.Key[f.size:]
 	switch set {
-	case family.SNAT():
+	case f.SNAT():
 		e.Address, _ = netip.AddrFromSlice(s.Val)
-	case family.Out(), family.Back(), family.Guard(), family.Arrived():
+	case f.Out(), f.Back(), f.Guard(), f.Arrived():
 		e.Chain = gotoChain(s.Val)
 	}
-	if set == family.Exit() || set == family.Arrived() || e.Chain == egress.Forged {
+	if set == f.Exit() || set == f.Arrived() || e.Chain == egress.Forged {
 		e.Address = first
 	} else {
 		e.Pod = first
 	}
 	switch {
-	case set == family.Bridged() && len(behind) >= macLength:
+	case set == f.Bridged() && len(behind) >= macLength:
 		e.MAC = net.HardwareAddr(behind[:macLength]).String()
 	case len(behind) == 4:
 		e.Link = int(binary.NativeEndian.Uint32(behind))
@@ -96,10 +96,7 @@ func fromSetElement(set string, s nftables.SetElement) egress.Element {
 // gotoChain reads where a verdict goes: what the library gives of a verdict is its
 // attributes.
 func gotoChain(verdict []byte) string {
-	attributes, err := nl.ParseRouteAttr(verdict)
-	if err != nil {
-		return ""
-	}
+	attributes, _ := nl.ParseRouteAttr(verdict)
 	for _, a := range attributes {
 		if a.Attr.Type == unix.NFTA_VERDICT_CHAIN {
 			return nl.BytesToString(a.Value)
@@ -111,10 +108,7 @@ func gotoChain(verdict []byte) string {
 // element reads the element with this one's key, whatever its value.
 func (k *Kernel) element(e egress.Element) (egress.Element, bool, error) {
 	found, err := k.nft.FindSetElements(setNamed(e.Set), []nftables.SetElement{{Key: key(e)}})
-	if errors.Is(err, unix.ENOENT) || err == nil && len(found) == 0 {
-		return egress.Element{}, false, nil
-	}
-	if err != nil {
+	if ok, err := exists(err); !ok || len(found) == 0 {
 		return egress.Element{}, false, err
 	}
 	return fromSetElement(e.Set, found[0]), true, nil
@@ -122,20 +116,18 @@ func (k *Kernel) element(e egress.Element) (egress.Element, bool, error) {
 
 // elements reads all elements of a set, and what those count of each pod; a set that does
 // not exist has none.
-func (k *Kernel) elements(set string, sent map[netip.Addr]Counter) ([]egress.Element, error) {
-	found, err := k.nft.GetSetElements(setNamed(set))
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	if err != nil {
+func (k *Kernel) elements(name string, sent map[netip.Addr]Counter) ([]egress.Element, error) {
+	set := setNamed(name)
+	found, err := k.nft.GetSetElements(set)
+	if ok, err := exists(err); !ok {
 		return nil, err
 	}
-	if isCluster(set) {
-		return fromCluster(set, found), nil
+	if set.Interval {
+		return fromCluster(name, found), nil
 	}
 	all := make([]egress.Element, 0, len(found))
 	for _, s := range found {
-		e := fromSetElement(set, s)
+		e := fromSetElement(name, s)
 		all = append(all, e)
 		if s.Counter != nil && sent != nil {
 			sent[e.Pod] = Counter{s.Counter.Packets, s.Counter.Bytes}
@@ -144,26 +136,100 @@ func (k *Kernel) elements(set string, sent map[netip.Addr]Counter) ([]egress.Ele
 	return all, nil
 }
 
-// addElements adds elements of one set.
-func addElements(tx *nftables.Conn, set string, elements ...egress.Element) error {
-	if len(elements) == 0 {
+// addElements adds, of these elements, those of the set.
+func addElements(tx *nftables.Conn, set *nftables.Set, elements []egress.Element) error {
+	var add []nftables.SetElement
+	for _, e := range elements {
+		if e.Set == set.Name {
+			add = append(add, toSetElement(e))
+		}
+	}
+	if len(add) == 0 {
 		return nil
 	}
-	all := make([]nftables.SetElement, 0, len(elements))
-	for _, e := range elements {
-		all = append(all, toSetElement(e))
-	}
-	return tx.SetAddElements(setNamed(set), all)
+	return tx.SetAddElements(set, add)
 }
 
-// deleteElements deletes elements of one set by their keys.
-func deleteElements(tx *nftables.Conn, set string, elements ...egress.Element) error {
-	if len(elements) == 0 {
+// deleteElements deletes, of these elements, those of the set, by their keys.
+func deleteElements(tx *nftables.Conn, set *nftables.Set, elements []egress.Element) error {
+	var del []nftables.SetElement
+	for _, e := range elements {
+		if e.Set == set.Name {
+			del = append(del, nftables.SetElement{Key: key(e)})
+		}
+	}
+	if len(del) == 0 {
 		return nil
 	}
-	keys := make([]nftables.SetElement, 0, len(elements))
+	return tx.SetDeleteElements(set, del)
+}
+
+// replaceNetworks makes a set of networks those that are the set's.
+func replaceNetworks(tx *nftables.Conn, set *nftables.Set, elements []egress.Element) error {
+	tx.FlushSet(set)
+	return tx.SetAddElements(set, intervals(slices.DeleteFunc(slices.Clone(elements), func(e egress.Element) bool { return e.Set != set.Name })))
+}
+
+// intervals turns networks that do not overlap into what an interval set holds:
+// the first address of each, and the one behind its last as an end.
+func intervals(elements []egress.Element) []nftables.SetElement {
+	var all []nftables.SetElement
 	for _, e := range elements {
-		keys = append(keys, nftables.SetElement{Key: key(e)})
+		end := behind(e.Net)
+		all = append(all, nftables.SetElement{Key: e.Net.Addr().AsSlice(), IntervalOpen: !end.IsValid()})
+		if end.IsValid() {
+			all = append(all, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+		}
 	}
-	return tx.SetDeleteElements(setNamed(set), keys)
+	return all
+}
+
+// fromCluster is intervals the other way. An interval that is no network comes
+// back as an element that equals none of ours.
+func fromCluster(set string, found []nftables.SetElement) (elements []egress.Element) {
+	slices.SortFunc(found, func(a, b nftables.SetElement) int {
+		if c := bytes.Compare(a.Key, b.Key); c != 0 || a.IntervalEnd == b.IntervalEnd {
+			return c
+		}
+		if a.IntervalEnd { // of the network before the one that begins here
+			return -1
+		}
+		return 1
+	})
+	for i, s := range found {
+		if s.IntervalEnd {
+			continue
+		}
+		var end netip.Addr
+		if i+1 < len(found) {
+			end, _ = netip.AddrFromSlice(found[i+1].Key)
+		}
+		first, _ := netip.AddrFromSlice(s.Key)
+		e := egress.Element{Set: set, Net: network(first, end)}
+		if !e.Net.IsValid() {
+			e.Pod = first
+		}
+		elements = append(elements, e)
+	}
+	return elements
+}
+
+// network returns the prefix from first to before end; zero where that is none.
+func network(first, end netip.Addr) netip.Prefix {
+	for bits := 0; bits <= first.BitLen(); bits++ {
+		if p := netip.PrefixFrom(first, bits); p.Masked().Addr() == first && behind(p) == end {
+			return p
+		}
+	}
+	return netip.Prefix{}
+}
+
+// behind returns the address after a prefix's last; zero after the very last.
+func behind(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for bit := p.Bits(); bit < len(b)*8; bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	last, _ := netip.AddrFromSlice(b)
+	return last.Next()
 }

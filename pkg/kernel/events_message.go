@@ -49,5 +49,5 @@ func nftMatters(typ uint16, body []byte) bool {
 		return true
 	}
 	a := attributes{left: body[header:]}
-	return !a.next() || slices.Contains([]string{egressTable.Name, probeTable.Name, foreignProbeTable}, a.string())
+	return !a.next() || slices.Contains([]string{egressTable.Name, probeTable.Name, foreignProbeTable.Name}, a.string())
 }

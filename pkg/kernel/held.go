@@ -28,6 +28,24 @@ import (
 //	}
 var heldTable = &nftables.Table{Family: nftables.TableFamilyINet, Name: "egress_ip_held", Flags: nftables.TableFlagOwner}
 
+// heldSets are the sets of the table, but for those of the cluster's networks.
+func heldSets() (sets []*nftables.Set) {
+	for _, f := range ipFamilies {
+		for _, name := range []string{f.Guard(), f.Pods(), f.Exit(), f.Wrong()} {
+			sets = append(sets, &nftables.Set{Name: name, KeyType: f.with(nftables.TypeIFIndex), Concatenation: true})
+		}
+		sets = append(sets, &nftables.Set{Name: f.Bridged(), KeyType: f.with(nftables.TypeEtherAddr), Concatenation: true})
+	}
+	return inTable(heldTable, sets)
+}
+
+func heldClusters() (sets []*nftables.Set) {
+	for _, f := range ipFamilies {
+		sets = append(sets, &nftables.Set{Name: f.Cluster(), KeyType: f.addr, Interval: true})
+	}
+	return inTable(heldTable, sets)
+}
+
 // HeldGuard is a guard for the time when table inet egress_ip does not exist: what belongs
 // to pods does not leave the cluster but by their link with an egress address. A flush of nftables by
 // somebody else leaves it, so it also drops the packets that are between the two hooks of
@@ -64,9 +82,12 @@ func (g *HeldGuard) Close() {
 }
 
 // write writes what has changed, in one transaction.
-func (g *HeldGuard) write(want egress.Held) error {
-	if g.nft == nil {
-		if err := g.open(); err != nil {
+func (g *HeldGuard) write(want egress.Held) (err error) {
+	if g.nft == nil { // the table belongs to the socket
+		if g.nft, err = nftables.New(nftables.AsLasting(), withRoom(), nftables.WithSockOptions(func(c *mdlayher.Conn) error {
+			g.end = func() { _ = c.Close() } // the error says that it has been closed already
+			return nil
+		})); err != nil {
 			return err
 		}
 	}
@@ -77,45 +98,25 @@ func (g *HeldGuard) write(want egress.Held) error {
 			return err
 		}
 	}
-	for _, of := range []struct{ have, want []egress.Element }{
-		{g.held.Pods, want.Pods}, {g.held.Places, want.Places}, {g.held.Exits, want.Exits}, {g.held.Wrong, want.Wrong},
-	} {
-		if err := g.change(of.want, of.have, g.nft.SetAddElements); err != nil {
+	all := func(h egress.Held) []egress.Element { return slices.Concat(h.Pods, h.Places, h.Exits, h.Wrong) }
+	have, wanted := all(g.held), all(want)
+	missing, surplus := egress.Missing(wanted, have), egress.Missing(have, wanted)
+	for _, s := range heldSets() {
+		if err := addElements(g.nft, s, missing); err != nil {
 			return err
 		}
-		if err := g.change(of.have, of.want, g.nft.SetDeleteElements); err != nil {
+		if err := deleteElements(g.nft, s, surplus); err != nil {
 			return err
 		}
 	}
-	if err := g.writeCluster(want.Cluster); err != nil {
-		return err
+	if !slices.Equal(g.held.Cluster, want.Cluster) {
+		for _, s := range heldClusters() {
+			if err := replaceNetworks(g.nft, s, want.Cluster); err != nil {
+				return err
+			}
+		}
 	}
 	return g.nft.Flush()
-}
-
-// writeCluster writes the cluster's networks, all of them where one has changed.
-func (g *HeldGuard) writeCluster(want []egress.Element) error {
-	if slices.Equal(g.held.Cluster, want) {
-		return nil
-	}
-	for _, family := range egress.Families {
-		set := heldSet(family, family.Cluster())
-		of := slices.DeleteFunc(slices.Clone(want), func(e egress.Element) bool { return e.Set != set.Name })
-		g.nft.FlushSet(set)
-		if err := g.nft.SetAddElements(set, intervals(of)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// open opens the socket that the table belongs to.
-func (g *HeldGuard) open() (err error) {
-	g.nft, err = nftables.New(nftables.AsLasting(), withRoom(), nftables.WithSockOptions(func(c *mdlayher.Conn) error {
-		g.end = func() { _ = c.Close() } // the error says that it has been closed already
-		return nil
-	}))
-	return err
 }
 
 // make makes the table, in the place of one for other mark bits.
@@ -125,62 +126,16 @@ func (g *HeldGuard) make(mask uint32) error {
 		g.held = egress.Held{}
 	}
 	g.nft.AddTable(heldTable)
-	for _, family := range egress.Families {
-		for _, name := range append(heldSets(family), family.Cluster()) {
-			if err := g.nft.AddSet(heldSet(family, name), nil); err != nil {
-				return err
-			}
+	for _, s := range slices.Concat(heldSets(), heldClusters()) {
+		if err := g.nft.AddSet(s, nil); err != nil {
+			return err
 		}
 	}
-	chain := g.nft.AddChain(&nftables.Chain{
+	setRules(g.nft, g.nft.AddChain(&nftables.Chain{
 		Table: heldTable, Name: egress.Exit, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityRef(math.MaxInt32 - 1),
-	})
-	for _, exprs := range heldRules(mask) {
-		g.nft.AddRule(&nftables.Rule{Table: heldTable, Chain: chain, Exprs: exprs})
-	}
+	}), heldRules(mask))
 	return nil
-}
-
-// change adds, or deletes, the elements that the others do not have.
-func (g *HeldGuard) change(elements, others []egress.Element, write func(*nftables.Set, []nftables.SetElement) error) error {
-	known := make(map[egress.Element]bool, len(others))
-	for _, e := range others {
-		known[e] = true
-	}
-	for _, family := range egress.Families {
-		for _, name := range heldSets(family) {
-			var some []nftables.SetElement
-			for _, e := range elements {
-				if e.Set == name && !known[e] {
-					some = append(some, nftables.SetElement{Key: key(e)})
-				}
-			}
-			if len(some) == 0 {
-				continue
-			}
-			if err := write(heldSet(family, name), some); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func heldSets(family egress.Family) []string {
-	return []string{family.Guard(), family.Pods(), family.Bridged(), family.Exit(), family.Wrong()}
-}
-
-// heldSet is a set of the table.
-func heldSet(family egress.Family, name string) *nftables.Set {
-	behind := nftables.TypeIFIndex
-	switch name {
-	case family.Cluster():
-		return clusterSet(heldTable, family, name)
-	case family.Bridged():
-		behind = nftables.TypeEtherAddr
-	}
-	return concatenated(set(heldTable, name, nftables.MustConcatSetType(inet[family].addr, behind)))
 }
 
 // heldRules drop what pods send to outside the cluster by other links, and by their links with another
@@ -192,34 +147,28 @@ func heldSet(family egress.Family, name string) *nftables.Set {
 func heldRules(mask uint32) [][]expr.Any {
 	rules := [][]expr.Any{
 		// meta mark & 0x0f000000 == 0x0f000000 accept
-		slices.Concat(hasMark(mask, mask), accept()),
+		rule(markIs(mask, mask), accept),
 	}
-	for _, family := range egress.Families {
+	for _, f := range ipFamilies {
 		// ip saddr . oif @exit4 accept
-		rules = append(rules, slices.Concat(leavesAsEgress(family), accept()))
+		rules = append(rules, rule(leavesAsEgress(f), accept))
 	}
-	drop := []expr.Any{&expr.Counter{}, verdict(expr.VerdictDrop)}
-	for _, family := range egress.Families {
-		f := inet[family]
-		at := func(set string) []expr.Any {
-			return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr}, &expr.Lookup{SourceRegister: reg1, SetName: set}}
-		}
-		pods := slices.Concat([]expr.Any{&expr.Ct{Key: f.ctSource, Register: reg1, Direction: expr.CtDirOriginal}}, at(family.Guard()))
+	for _, f := range ipFamilies {
+		pods := rule(f.ctSaddr(), f.oif(), in(f.Guard()))
 		rules = append(rules,
 			// meta mark & 0x0f000000 == 0 ct original ip saddr . oif @guard4 counter drop
-			slices.Concat(hasMark(0, mask), pods, drop),
+			rule(markIs(0, mask), pods, counter, drop),
 			// ct original ip saddr . oif @guard4 ip saddr . oif @wrong4 counter drop
-			slices.Concat(pods, protocol(f.nfproto), []expr.Any{f.source()}, at(family.Wrong()), drop),
+			rule(pods, f.saddr(), f.oif(), in(f.Wrong()), counter, drop),
 			// ct state invalid,untracked ip saddr . oif @guard4 counter drop
-			slices.Concat(protocol(f.nfproto), hasState(expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), []expr.Any{f.source()}, at(family.Guard()), drop))
+			rule(f.only(), state(untrackable), f.source(), f.oif(), in(f.Guard()), counter, drop))
 		for _, byMAC := range []bool{false, true} {
 			// meta mark & 0x0f000000 == 0 ct direction original ct original ip saddr . iif @pods4 ip daddr != @cluster4 counter drop
 			//
 			// The same pods, wherever they leave. Where a pod has got another one's address, and the owner of this table has
 			// not heard of it, the pod is not where the other was.
-			rules = append(rules, slices.Concat(hasMark(0, mask), isDirection(expr.CtDirOriginal), comesFromPod(byMAC, family), protocol(f.nfproto), []expr.Any{
-				f.dest(), &expr.Lookup{SourceRegister: reg1, SetName: family.Cluster(), Invert: true},
-			}, drop))
+			rules = append(rules, rule(markIs(0, mask), direction(expr.CtDirOriginal), comesFromPod(byMAC, f),
+				f.daddr(), notIn(f.Cluster()), counter, drop))
 		}
 	}
 	return rules

@@ -1,11 +1,20 @@
 package kernel
 
 import (
+	"bufio"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -116,15 +125,167 @@ func (k *Kernel) DefaultLinks(to netip.Addr) ([]int, error) {
 	return links, nil
 }
 
-// AllRules returns every rule of a family, in the kernel's order.
-func (k *Kernel) AllRules(f egress.Family) ([]egress.PolicyRule, error) {
-	all, err := k.rules(f, anyRule)
+// Marking reads what the table inet egress_ip makes of the first packet of a
+// connection that a pod opens to an address; the zero pod is one without egress. IPVS may
+// have sent the packet there.
+func (k *Kernel) Marking(pod, to netip.Addr, byIPVS bool) (m egress.Marking, err error) {
+	_, err = k.consistent(func() error {
+		m, err = k.marking(pod, to, byIPVS)
+		return err
+	})
+	return m, k.classifyError(err)
+}
+
+func (k *Kernel) marking(pod, to netip.Addr, byIPVS bool) (m egress.Marking, err error) {
+	if m.Stands, err = k.hasTable(egressTable); err != nil || !m.Stands {
+		return m, err
+	}
+	for _, name := range []string{egress.Prerouting, egress.Output} {
+		if name == egress.Output && !byIPVS {
+			continue
+		}
+		if _, right, err := k.chain(name); err != nil || !right {
+			m.Altered = name
+			return m, err
+		}
+	}
+	if _, m.Guarded, err = k.chain(egress.Exit); err == nil && m.Guarded {
+		m.Guarded, err = k.isHooked(chainNamed(egress.Exit))
+	}
 	if err != nil {
-		return nil, err
+		return m, err
 	}
-	rules := make([]egress.PolicyRule, 0, len(all))
-	for _, r := range all {
-		rules = append(rules, r.PolicyRule)
+	if _, m.ToPod, err = k.element(egress.Element{Set: egress.FamilyOf(to).Back(), Pod: to}); err != nil {
+		return m, err
 	}
-	return rules, nil
+	if pod.IsValid() {
+		if _, m.Known, err = k.element(egress.Element{Set: egress.FamilyOf(pod).Guard(), Pod: pod}); err != nil {
+			return m, err
+		}
+		var out egress.Element
+		if out, m.Element, err = k.element(egress.Element{Set: egress.FamilyOf(pod).Out(), Pod: pod}); err != nil {
+			return m, err
+		}
+		m.Chain = out.Chain
+	}
+	if !m.Element {
+		unmarked, _, err := k.element(egress.UnmarkedElement())
+		if err != nil || unmarked.Chain == "" {
+			return m, err
+		}
+		m.Chain = unmarked.Chain
+	}
+	c, right, err := k.chain(m.Chain)
+	if set := clusterSetOf(c, egress.FamilyOf(to)); err == nil && m.Element && right && set != "" {
+		networks, err := k.elements(set, nil)
+		if err != nil {
+			return m, err
+		}
+		if m.Cluster = slices.ContainsFunc(networks, func(e egress.Element) bool { return e.Net.Contains(to) }); m.Cluster {
+			m.Set, m.Chain = set, egress.Others
+			c, right, err = k.chain(m.Chain)
+		}
+	}
+	if m.Mark = c.Mark; !right {
+		m.Altered = m.Chain
+	}
+	return m, err
+}
+
+// chain reads a chain of the table inet egress_ip; right is false if its rules are not as egress-ip
+// makes them.
+func (k *Kernel) chain(name string) (c egress.Chain, right bool, err error) {
+	have, err := k.rulesIn(chainNamed(name))
+	if err != nil {
+		return c, false, err
+	}
+	c.Name = name
+	for _, r := range have {
+		for i, e := range r.Exprs {
+			switch e := e.(type) {
+			case *expr.Lookup:
+				if strings.HasPrefix(e.SetName, egress.IPv4.Cluster()) {
+					c.Cluster4 = e.SetName
+				} else if strings.HasPrefix(e.SetName, egress.IPv6.Cluster()) {
+					c.Cluster6 = e.SetName
+				}
+			case *expr.Bitwise: // the first of the mark, which a rule compares or sets
+				if c.Mask != 0 || i == 0 || !reflect.DeepEqual(r.Exprs[i-1], loadMark()) || len(e.Mask) != 4 || len(e.Xor) != 4 {
+					continue
+				}
+				c.Mask = binary.NativeEndian.Uint32(e.Mask)
+				if i+1 < len(r.Exprs) && reflect.DeepEqual(r.Exprs[i+1], storeMark()) {
+					c.Mark, c.Mask = binary.NativeEndian.Uint32(e.Xor), ^c.Mask
+				}
+			}
+		}
+	}
+	return c, sameRules(rulesOf(c), have), nil
+}
+
+// Translation reads what the table inet egress_ip makes of the source of a pod's
+// packet when it leaves by a link, with this mark.
+func (k *Kernel) Translation(pod netip.Addr, mark uint32, link int) (t egress.Translation, err error) {
+	_, err = k.consistent(func() error {
+		t = egress.Translation{}
+		if exists, err := k.hasTable(egressTable); err != nil || !exists {
+			return err
+		}
+		c, right, err := k.chain(egress.Postrouting)
+		if err == nil && !right {
+			t.Altered = egress.Postrouting
+		}
+		if err != nil || !right || mark&c.Mask == c.Mask {
+			return err
+		}
+		snat, _, err := k.element(egress.Element{Set: egress.FamilyOf(pod).SNAT(), Pod: pod, Link: link})
+		t.Source = snat.Address
+		return err
+	})
+	return t, k.classifyError(err)
+}
+
+// Backends returns the addresses to which IPVS, by which kube-proxy may serve Services, sends
+// what is for an address; none where that is no Service of it.
+func (k *Kernel) Backends(service netip.Addr) ([]netip.Addr, error) {
+	f, err := os.Open("/proc/thread-self/net/ip_vs")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // the module is not loaded
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the Services of IPVS: %w", err)
+	}
+	defer f.Close()
+	var backends []netip.Addr
+	lines := bufio.NewScanner(f)
+	for asked := false; lines.Scan(); {
+		switch fields := strings.Fields(lines.Text()); {
+		case len(fields) < 2:
+		case fields[0] != "->":
+			asked = ipvsAddress(fields[1]) == service
+		case asked:
+			if a := ipvsAddress(fields[1]); a.IsValid() && !slices.Contains(backends, a) {
+				backends = append(backends, a)
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read the Services of IPVS: %w", err)
+	}
+	return backends, nil
+}
+
+// ipvsAddress is that of an endpoint as the kernel prints it there: 0A60000A:0050, or
+// [2001:0db8:0000:0000:0000:0000:0000:0001]:0050. It is zero where the text is none.
+func ipvsAddress(endpoint string) netip.Addr {
+	host := endpoint[:max(strings.LastIndexByte(endpoint, ':'), 0)]
+	if inside, ok := strings.CutPrefix(host, "["); ok {
+		a, _ := netip.ParseAddr(strings.TrimSuffix(inside, "]"))
+		return a
+	}
+	b, err := hex.DecodeString(host)
+	if err != nil || len(b) != 4 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom4([4]byte(b))
 }

@@ -12,88 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An nf_tables expression reads and writes 4-byte registers. NFT_REG_1 to 4 name
-// them by four, NFT_REG32_00 (8) and up one by one; a concatenation of an
-// address and a link's name needs the second of them to begin behind the first.
-const (
-	reg1         = 1
-	regBehindIP4 = 9 // NFT_REG32_01
-	regBehindIP6 = 2 // NFT_REG_2, which is NFT_REG32_04
-)
-
-// etherSource loads the link-layer source address of a packet (IEEE 802.3).
-func etherSource(register uint32) *expr.Payload {
-	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}
-}
-
-// ifNameKey is a link's name as nf_tables compares it: 16 bytes, NUL-padded.
-func ifNameKey(name string) []byte {
-	key := make([]byte, 16)
-	copy(key, name)
-	return key
-}
-
-// protocol is `meta nfproto ipv4` or ipv6: in an inet table both families pass.
-func protocol(nfproto byte) []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{nfproto}},
-	}
-}
-
-// address loads the source or destination address of a packet.
-func address(offset, length uint32) *expr.Payload {
-	return &expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
-}
-
-// Where the addresses stand in the headers (RFC 791, RFC 8200).
-func ip4Source() *expr.Payload { return address(12, 4) }
-func ip4Dest() *expr.Payload   { return address(16, 4) }
-func ip6Source() *expr.Payload { return address(8, 16) }
-func ip6Dest() *expr.Payload   { return address(24, 16) }
-
-func equals(data []byte) *expr.Cmp {
-	return &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: data}
-}
-
-func verdict(kind expr.VerdictKind) *expr.Verdict { return &expr.Verdict{Kind: kind} }
-
-// sameRules reports whether a chain has exactly these rules, whatever they have counted.
-func sameRules(want [][]expr.Any, have []*nftables.Rule) bool {
-	return slices.EqualFunc(want, have, func(w []expr.Any, h *nftables.Rule) bool {
-		return slices.EqualFunc(w, h.Exprs, func(a, b expr.Any) bool {
-			_, counts := a.(*expr.Counter)
-			_, counted := b.(*expr.Counter)
-			return counts && counted || reflect.DeepEqual(a, b)
-		})
-	})
-}
-
-func (k *Kernel) hasTable(table *nftables.Table) (bool, error) {
-	_, err := k.nft.ListTableOfFamily(table.Name, table.Family)
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// rulesIn reads the rules of a chain; a chain that is not there has none.
-func (k *Kernel) rulesIn(table *nftables.Table, chain string) ([]*nftables.Rule, error) {
-	rules, err := k.nft.GetRules(table, &nftables.Chain{Name: chain, Table: table})
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	return rules, err
-}
-
-func (k *Kernel) hasChain(chain *nftables.Chain) (bool, error) {
-	_, err := k.nft.ListChain(chain.Table, chain.Name)
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 // ErrChanged says that somebody has changed nf_tables between a read and the write that
 // followed from it. Nothing has been written.
 var ErrChanged = errors.New("somebody else has changed it meanwhile")
@@ -122,20 +40,24 @@ func (k *Kernel) transaction(f func(tx *nftables.Conn) error) error {
 // does not look at); and one dump may be of before and the next of after.
 func (k *Kernel) consistent(read func() error) (generation uint32, err error) {
 	const tries = 16
+	before, err := k.generation()
 	for range tries {
-		before, err := k.generation()
+		if err == nil {
+			err = read()
+		}
 		if err != nil {
 			return 0, err
 		}
-		if err := read(); err != nil {
-			return 0, err
+		if generation, err = k.generation(); err == nil && generation == before {
+			return generation, nil
 		}
-		after, err := k.generation()
-		if err != nil || before == after {
-			return after, err
-		}
+		before = generation
 	}
-	return 0, fmt.Errorf("nf_tables has changed during each of %d attempts to read it, last by %s: %w", tries, k.lastWriter(), unix.EBUSY)
+	writer := "an unknown process"
+	if gen, err := k.nft.GetGen(); err == nil {
+		writer = fmt.Sprintf("%s (pid %d)", gen.ProcComm, gen.ProcPID)
+	}
+	return 0, fmt.Errorf("nf_tables has changed during each of %d attempts to read it, last by %s: %w", tries, writer, unix.EBUSY)
 }
 
 // generation returns the number of the last transaction of anybody's.
@@ -147,13 +69,44 @@ func (k *Kernel) generation() (uint32, error) {
 	return gen.ID, nil
 }
 
-// lastWriter names the process that has written to nf_tables last.
-func (k *Kernel) lastWriter() string {
-	gen, err := k.nft.GetGen()
-	if err != nil {
-		return "an unknown process"
+// exists tells that something does not exist from that it cannot be read.
+func exists(err error) (bool, error) {
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
 	}
-	return fmt.Sprintf("%s (pid %d)", gen.ProcComm, gen.ProcPID)
+	return err == nil, err
+}
+
+func (k *Kernel) hasTable(table *nftables.Table) (bool, error) {
+	_, err := k.nft.ListTableOfFamily(table.Name, table.Family)
+	return exists(err)
+}
+
+// deleteTable deletes a table, if it exists: adding what exists is no error.
+func deleteTable(tx *nftables.Conn, table *nftables.Table) {
+	tx.AddTable(table)
+	tx.DelTable(table)
+}
+
+// namesIn returns the names of a table's chains and sets.
+func (k *Kernel) namesIn(table *nftables.Table) (names []string, err error) {
+	chains, err := k.nft.ListChainsOfTableFamily(table.Family)
+	if err != nil {
+		return nil, fmt.Errorf("read chains: %w", k.nftError(err))
+	}
+	for _, c := range chains {
+		if c.Table.Name == table.Name {
+			names = append(names, c.Name)
+		}
+	}
+	sets, err := k.nft.GetSets(table)
+	if _, err = exists(err); err != nil {
+		return nil, fmt.Errorf("read the sets of table %s: %w", table.Name, k.nftError(err))
+	}
+	for _, s := range sets {
+		names = append(names, s.Name)
+	}
+	return names, nil
 }
 
 // setRules makes a chain's rules exactly these.
@@ -164,7 +117,53 @@ func setRules(tx *nftables.Conn, chain *nftables.Chain, rules [][]expr.Any) {
 	}
 }
 
-// set describes a set or map; big-endian keys make nft print addresses as such.
-func set(table *nftables.Table, name string, key nftables.SetDatatype) *nftables.Set {
-	return &nftables.Set{Table: table, Name: name, KeyType: key, KeyByteOrder: binaryutil.BigEndian}
+// rulesIn reads the rules of a chain; one that does not exist has none.
+func (k *Kernel) rulesIn(chain *nftables.Chain) ([]*nftables.Rule, error) {
+	rules, err := k.nft.GetRules(chain.Table, chain)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	return rules, err
+}
+
+// sameRules reports whether a chain has exactly these rules, whatever they have counted.
+func sameRules(want [][]expr.Any, have []*nftables.Rule) bool {
+	return slices.EqualFunc(want, have, func(w []expr.Any, h *nftables.Rule) bool {
+		return slices.EqualFunc(w, h.Exprs, func(a, b expr.Any) bool {
+			_, counts := a.(*expr.Counter)
+			_, counted := b.(*expr.Counter)
+			return counts && counted || reflect.DeepEqual(a, b)
+		})
+	})
+}
+
+// isHooked reports whether packets come to a chain as they should.
+func (k *Kernel) isHooked(want *nftables.Chain) (bool, error) {
+	have, err := k.nft.ListChain(want.Table, want.Name)
+	if ok, err := exists(err); !ok {
+		return false, err
+	}
+	return sameHook(want, have), nil
+}
+
+// sameHook reports whether packets come to a chain from where, when and with what
+// policy they do to the one that is wanted.
+func sameHook(want, have *nftables.Chain) bool {
+	if want.Hooknum == nil || have.Hooknum == nil {
+		return want.Hooknum == have.Hooknum
+	}
+	return *want.Hooknum == *have.Hooknum && have.Priority != nil && *want.Priority == *have.Priority &&
+		want.Type == have.Type && have.Policy != nil && *have.Policy == nftables.ChainPolicyAccept
+}
+
+// inTable puts sets into a table. Big-endian keys make nft print addresses as such; marks and
+// links are in the host's order.
+func inTable(table *nftables.Table, sets []*nftables.Set) []*nftables.Set {
+	for _, s := range sets {
+		s.Table = table
+		if s.KeyByteOrder = binaryutil.BigEndian; s.KeyType == nftables.TypeMark || s.KeyType == nftables.TypeIFIndex {
+			s.KeyByteOrder = binaryutil.NativeEndian
+		}
+	}
+	return sets
 }

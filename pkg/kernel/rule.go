@@ -155,3 +155,16 @@ func toRule(f egress.Family, r egress.PolicyRule) egress.Rule {
 	}
 	return rule
 }
+
+// AllRules returns every rule of a family, in the kernel's order.
+func (k *Kernel) AllRules(f egress.Family) ([]egress.PolicyRule, error) {
+	all, err := k.rules(f, anyRule)
+	if err != nil {
+		return nil, err
+	}
+	rules := make([]egress.PolicyRule, 0, len(all))
+	for _, r := range all {
+		rules = append(rules, r.PolicyRule)
+	}
+	return rules, nil
+}
