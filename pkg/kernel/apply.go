@@ -86,7 +86,7 @@ func (k *Kernel) addRoutes(c Change) error {
 		of := func(routes []egress.Route) []egress.Route {
 			return slices.DeleteFunc(slices.Clone(routes), func(r egress.Route) bool { return !t.Has(r) })
 		}
-		return k.SetRoutes(of(c.Want.Routes), of(c.Have.Routes))
+		return k.setRoutes(of(c.Want.Routes), of(c.Have.Routes))
 	})
 }
 
@@ -121,21 +121,13 @@ func inOrder(rules []egress.Rule) []egress.Rule {
 }
 
 func (k *Kernel) addRules(c Change) error {
-	return each(inOrder(c.Missing.Rules), func(r egress.Rule) error {
-		_, err := k.AddRule(r)
-		return err
-	})
+	return each(inOrder(c.Missing.Rules), k.addRule)
 }
 
 func (k *Kernel) deleteRules(c Change) error {
 	rules := inOrder(c.Surplus.Rules)
 	slices.Reverse(rules)
-	return each(rules, func(r egress.Rule) error {
-		if r.From.IsValid() {
-			return k.DeleteSourceRule(r)
-		}
-		return k.DeleteRule(r)
-	})
+	return each(rules, k.deleteRule)
 }
 
 func (k *Kernel) dropConnections(c Change) error {
@@ -150,7 +142,7 @@ func (k *Kernel) deleteAddresses(c Change) error { return each(c.Surplus.Address
 
 // deleteRoutes leaves tables alone that stay: addRoutes has dealt with them.
 func (k *Kernel) deleteRoutes(c Change) error {
-	return k.SetRoutes(nil, slices.DeleteFunc(slices.Clone(c.Surplus.Routes), func(r egress.Route) bool {
+	return k.setRoutes(nil, slices.DeleteFunc(slices.Clone(c.Surplus.Routes), func(r egress.Route) bool {
 		return slices.ContainsFunc(c.Tables, func(t egress.LinkTable) bool { return t.Has(r) })
 	}))
 }
@@ -170,14 +162,20 @@ func (k *Kernel) ReadAt(want egress.State, tables []egress.LinkTable, addresses 
 		if len(of) == 0 {
 			continue
 		}
-		present, err := k.PresentRules(family, of)
+		present, err := k.presentRules(family, of)
 		if err != nil {
 			return f, err
 		}
 		f.State.Rules = append(f.State.Rules, present...)
 	}
+	pods := map[netip.Addr]bool{}
+	for _, r := range want.Routes {
+		if r.IsPodThrow() {
+			pods[r.Dst.Addr()] = true
+		}
+	}
 	for _, t := range tables {
-		ours, others, err := k.TableRoutesBeside(want.Routes, t.Family, t.Table.Table, t.Index)
+		ours, others, err := k.tableRoutes(t.Family, routeQuery{table: t.Table.Table, pods: pods}, t.Index, nil)
 		if err != nil {
 			return f, err
 		}

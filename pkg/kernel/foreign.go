@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/google/nftables"
@@ -30,14 +29,13 @@ func (k *Kernel) OtherEgress() (string, error) {
 // attachment of a node.
 func (k *Kernel) Foreign(families []egress.Family, at egress.Priorities) (string, error) {
 	for _, f := range families {
-		_, foreign, err := k.Rules(f)
+		// Main's own rule is behind the highest priority that we may have.
+		foreign, err := k.rulesLike(f, func(r ruleMessage) bool {
+			return !r.isOurs() && r.Priority >= max(at.Link, 1) && r.Priority <= at.Behind && r.Priority < 32766
+		})
 		if err != nil {
 			return "", err
 		}
-		// Main's own rule is behind the highest priority that we may have.
-		foreign = slices.DeleteFunc(foreign, func(r egress.Rule) bool {
-			return r.Priority < max(at.Link, 1) || r.Priority > at.Behind || r.Priority >= 32766
-		})
 		if len(foreign) > 0 {
 			return fmt.Sprintf("somebody else's %s rule stands at egress-ip's priority (%s); remove it, or set rulePriority", f, foreign[0]), nil
 		}

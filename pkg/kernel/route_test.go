@@ -70,11 +70,11 @@ func TestRouteBothWays(t *testing.T) {
 		"IPv6 blackhole":      {route("2001:db8:51::/64", "", typed(egress.Blackhole))},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.NoError(t, k.AddRoute(hops...))
-			have, err := k.OurRoutes(hops[0].Family(), 1134, 0, 0)
+			require.NoError(t, k.addRoute(hops))
+			have, err := k.AllRoutes(hops[0].Family(), 1134)
 			require.NoError(t, err)
 			require.ElementsMatch(t, hops, have)
-			require.NoError(t, k.DeleteRoute(hops...))
+			require.NoError(t, k.deleteRoute(hops, unix.RTPROT_KERNEL))
 			have, err = k.AllRoutes(hops[0].Family(), 1134)
 			require.NoError(t, err)
 			require.Empty(t, have)

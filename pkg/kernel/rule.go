@@ -1,47 +1,46 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// actionNop is FR_ACT_NOP (linux/fib_rules.h).
-const actionNop = 3
-
-// Rules returns the rules of a family that are egress-ip's by their protocol, which
-// the kernel's own are, too, and those that are not, in the order in which they
-// are walked.
-func (k *Kernel) Rules(f egress.Family) (ours, foreign []egress.Rule, err error) {
-	all, err := k.rules(f, anyRule)
-	if err != nil {
-		return nil, nil, err
-	}
+// AllRules returns every rule of an address family, in the order in which they are walked.
+func (k *Kernel) AllRules(f egress.Family) (rules []egress.PolicyRule, err error) {
+	all, err := k.rules(f, func(ruleMessage) bool { return true })
 	for _, r := range all {
-		if r.protocol == unix.RTPROT_KERNEL {
-			ours = append(ours, toRule(f, r.PolicyRule))
-		} else {
-			foreign = append(foreign, toRule(f, r.PolicyRule))
-		}
+		rules = append(rules, r.PolicyRule)
 	}
-	return ours, foreign, nil
+	return rules, err
 }
 
-// PresentRules returns those of a family's rules that the kernel has. Of a list of
+// Rules returns the rules of an address family that are egress-ip's by their protocol, which
+// the kernel's own are, too.
+func (k *Kernel) Rules(f egress.Family) ([]egress.Rule, error) {
+	return k.rulesLike(f, func(r ruleMessage) bool { return r.isOurs() })
+}
+
+// presentRules returns those of an address family's rules that the kernel has. Of a list of
 // thousands only these are kept.
-func (k *Kernel) PresentRules(f egress.Family, wanted []egress.Rule) ([]egress.Rule, error) {
-	found, err := k.rules(f, func(r ruleMessage) bool {
-		return r.protocol == unix.RTPROT_KERNEL && slices.Contains(wanted, toRule(f, r.PolicyRule))
-	})
-	var present []egress.Rule
+func (k *Kernel) presentRules(f egress.Family, wanted []egress.Rule) ([]egress.Rule, error) {
+	return k.rulesLike(f, func(r ruleMessage) bool { return r.isOurs() && slices.Contains(wanted, toRule(f, r.PolicyRule)) })
+}
+
+func (k *Kernel) rulesLike(f egress.Family, keep func(ruleMessage) bool) (rules []egress.Rule, err error) {
+	found, err := k.rules(f, keep)
 	for _, r := range found {
-		present = append(present, toRule(f, r.PolicyRule))
+		rules = append(rules, toRule(f, r.PolicyRule))
 	}
-	return present, err
+	return rules, err
 }
 
 // VRFRules returns where the rules for VRFs are.
@@ -58,10 +57,38 @@ func (k *Kernel) VRFRules() (at egress.VRFRules, err error) {
 	return at, nil
 }
 
-func anyRule(ruleMessage) bool { return true }
+// ruleMessage is a policy routing rule as it was read. The library does not read all selectors, nor
+// whether a rule is for VRFs.
+type ruleMessage struct {
+	egress.PolicyRule
+	protocol uint8
+}
 
+// isOurs reports whether a rule may be egress-ip's: systemd-networkd removes rules that it did not make,
+// unless they are the kernel's, so ours have its protocol.
+func (r ruleMessage) isOurs() bool { return r.protocol == unix.RTPROT_KERNEL }
+
+// rules reads the rules of an address family, in the order in which they are
+// walked, and keeps some. The kernel has no filter for them: the whole list comes.
 func (k *Kernel) rules(f egress.Family, keep func(ruleMessage) bool) ([]ruleMessage, error) {
-	rules, err := dump(func() ([]ruleMessage, error) { return k.dumpRules(f, keep) })
+	rules, err := dump(func() (rules []ruleMessage, err error) {
+		req, err := k.routeRequest(unix.RTM_GETRULE, unix.NLM_F_DUMP)
+		if err != nil {
+			return nil, err
+		}
+		req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family(f))}}) // as long as struct fib_rule_hdr
+		var unreadable error
+		err = req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWRULE, func(m []byte) bool {
+			r, err := parseRule(m)
+			if err != nil {
+				unreadable = fmt.Errorf("an answer that cannot be read: %w", err)
+			} else if keep(r) {
+				rules = append(rules, r)
+			}
+			return err == nil
+		})
+		return rules, errors.Join(err, unreadable)
+	})
 	if errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil, nil // a kernel without IPv6 (ipv6.disable=1) has no rules of it
 	}
@@ -71,34 +98,98 @@ func (k *Kernel) rules(f egress.Family, keep func(ruleMessage) bool) ([]ruleMess
 	return rules, nil
 }
 
-// AddRule adds a rule, behind those of its priority; added is false where it stood
-// there already.
-func (k *Kernel) AddRule(r egress.Rule) (added bool, err error) {
-	err = k.rt().RuleAdd(fromRule(r))
-	if errors.Is(err, unix.EEXIST) {
-		return false, nil
+// parseRule reads a rule (struct fib_rule_hdr and FRA_*, linux/fib_rules.h). Selectors that
+// [egress.PolicyRule] has as text are read as `ip rule` prints them.
+func parseRule(m []byte) (ruleMessage, error) {
+	if len(m) < unix.SizeofRtMsg {
+		return ruleMessage{}, fmt.Errorf("a rule of %d bytes", len(m))
 	}
-	if err != nil {
-		return false, fmt.Errorf("add rule %s: %w", r, noAnswer(err))
+	header := nl.DeserializeRtMsg(m)
+	r := ruleMessage{PolicyRule: egress.PolicyRule{
+		Not: header.Flags&unix.FIB_RULE_INVERT != 0, Table: uint32(header.Table),
+	}}
+	var more []string
+	needs := func(format string, args ...any) { more = append(more, fmt.Sprintf(format, args...)) }
+	if header.Tos != 0 {
+		needs("tos %#x", header.Tos)
 	}
-	return true, nil
+	const sportMask, dportMask = 28, 29 // FRA_SPORT_MASK, FRA_DPORT_MASK
+	a := attributes{left: m[unix.SizeofRtMsg:]}
+	for a.next() {
+		switch a.typ {
+		case unix.FRA_SRC:
+			r.From = a.prefix(header.Src_len)
+		case unix.FRA_DST:
+			r.To = a.prefix(header.Dst_len)
+		case unix.FRA_IIFNAME:
+			r.In = a.string()
+		case unix.FRA_OIFNAME:
+			r.Out = a.string()
+		case unix.FRA_GOTO:
+			r.Goto = a.uint32()
+		case unix.FRA_PRIORITY:
+			r.Priority = a.uint32()
+		case unix.FRA_FWMARK:
+			r.Mark = a.uint32()
+		case unix.FRA_FWMASK:
+			r.Mask = a.uint32()
+		case unix.FRA_TABLE:
+			r.Table = a.uint32()
+		case unix.FRA_SUPPRESS_PREFIXLEN:
+			if bits := a.uint32(); bits != math.MaxUint32 {
+				r.MinBits = int(bits) + 1
+			}
+		case unix.FRA_L3MDEV:
+			r.VRF = a.uint8() != 0
+		case unix.FRA_PROTOCOL:
+			r.protocol = a.uint8()
+		case unix.FRA_SUPPRESS_IFGROUP:
+			if group := a.uint32(); group != math.MaxUint32 {
+				needs("suppress_ifgroup %d", group)
+			}
+		case unix.FRA_TUN_ID:
+			if id := binary.BigEndian.Uint64(a.bytes(8)); id != 0 {
+				needs("tun_id %d", id)
+			}
+		case unix.FRA_IP_PROTO: // `ip rule` prints it before the ports
+			more = append([]string{fmt.Sprintf("ipproto %d", a.uint8())}, more...)
+		case unix.FRA_SPORT_RANGE, unix.FRA_DPORT_RANGE:
+			word, ports := "sport", a.bytes(4)
+			if a.typ == unix.FRA_DPORT_RANGE {
+				word = "dport"
+			}
+			needs("%s %d-%d", word, binary.NativeEndian.Uint16(ports), binary.NativeEndian.Uint16(ports[2:]))
+		case unix.FRA_UID_RANGE:
+			users := a.bytes(8)
+			needs("uidrange %d-%d", binary.NativeEndian.Uint32(users), binary.NativeEndian.Uint32(users[4:]))
+		case unix.FRA_FLOW, unix.FRA_PAD, sportMask, dportMask: // none, or of one that is there, too
+		default:
+			// Of a later kernel: without it the rule would seem to match all.
+			needs("attribute %d", a.typ)
+		}
+	}
+	r.More = strings.Join(more, " ")
+	return r, a.err
 }
 
-// DeleteRule deletes a rule.
-func (k *Kernel) DeleteRule(r egress.Rule) error {
-	if err := k.rt().RuleDel(fromRule(r)); err != nil && !gone(err) {
-		return fmt.Errorf("delete rule %s: %w", r, noAnswer(err))
+// addRule adds a rule, behind those of its priority.
+func (k *Kernel) addRule(r egress.Rule) error {
+	if err := k.rt().RuleAdd(fromRule(r)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add rule %s: %w", r, noAnswer(err))
 	}
 	return nil
 }
 
-// DeleteSourceRule deletes a pod's source rule, and every other rule from the pod to
+// deleteRule deletes a rule. With a pod's source rule goes every other rule from the pod to
 // the same table, whosever: some copy rules. aws-node, when it starts, gives the last
 // rule from each pod a priority of its own (amazon-vpc-cni-k8s, UpdateRuleListBySrc),
 // and the next pod with the address would leave by the link.
-func (k *Kernel) DeleteSourceRule(r egress.Rule) error {
-	if err := k.DeleteRule(r); err != nil {
-		return err
+func (k *Kernel) deleteRule(r egress.Rule) error {
+	if err := k.rt().RuleDel(fromRule(r)); err != nil && !gone(err) {
+		return fmt.Errorf("delete rule %s: %w", r, noAnswer(err))
+	}
+	if !r.From.IsValid() {
+		return nil
 	}
 	const most = 16 // copies, unless somebody makes them as fast as they go
 	copies := netlink.NewRule()
@@ -114,12 +205,9 @@ func (k *Kernel) DeleteSourceRule(r egress.Rule) error {
 }
 
 func fromRule(r egress.Rule) *netlink.Rule {
+	const nop = 3 // FR_ACT_NOP (linux/fib_rules.h)
 	rule := netlink.NewRule()
-	rule.Priority = int(r.Priority)
-	rule.Family = family(r.Family)
-	rule.Table = int(r.Table)
-	rule.Invert = r.Not
-	// systemd-networkd removes rules that it did not make, unless they are the kernel's.
+	rule.Priority, rule.Family, rule.Table, rule.Invert = int(r.Priority), family(r.Family), int(r.Table), r.Not
 	rule.Protocol = unix.RTPROT_KERNEL
 	if r.From.IsValid() {
 		rule.Src = fromPrefix(egress.Host(r.From))
@@ -140,7 +228,7 @@ func fromRule(r egress.Rule) *netlink.Rule {
 	case r.Goto != 0:
 		rule.Goto = int(r.Goto)
 	case r.Table == 0:
-		rule.Type = actionNop
+		rule.Type = nop
 	}
 	return rule
 }
@@ -154,17 +242,4 @@ func toRule(f egress.Family, r egress.PolicyRule) egress.Rule {
 		rule.From = r.From.Addr()
 	}
 	return rule
-}
-
-// AllRules returns every rule of a family, in the kernel's order.
-func (k *Kernel) AllRules(f egress.Family) ([]egress.PolicyRule, error) {
-	all, err := k.rules(f, anyRule)
-	if err != nil {
-		return nil, err
-	}
-	rules := make([]egress.PolicyRule, 0, len(all))
-	for _, r := range all {
-		rules = append(rules, r.PolicyRule)
-	}
-	return rules, nil
 }

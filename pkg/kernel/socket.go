@@ -105,3 +105,22 @@ func dump[T any](list func() ([]T, error)) (all []T, err error) {
 	}
 	return nil, fmt.Errorf("it has changed during each of %d attempts to read it: %w", tries, err)
 }
+
+// routeRequest is one that the library does not know, or whose answer it does not read in full. Its socket
+// is opened when first asked for, with strict checks: the kernel then filters dumps.
+func (k *Kernel) routeRequest(message, flags int) (*nl.NetlinkRequest, error) {
+	if k.routeSocket == nil {
+		socket, err := openSocket(unix.NETLINK_ROUTE)
+		if err != nil {
+			return nil, fmt.Errorf("open an rtnetlink socket: %w", err)
+		}
+		if err := unix.SetsockoptInt(socket.Socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil {
+			socket.Close()
+			return nil, fmt.Errorf("ask rtnetlink for strict checks: %w", err)
+		}
+		k.routeSocket = socket
+	}
+	req := nl.NewNetlinkRequest(message, flags)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: k.routeSocket}
+	return req, nil
+}

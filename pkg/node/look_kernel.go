@@ -17,7 +17,7 @@ func (n *Node) lookAtAllRules(v *view) error {
 		}
 	}
 	for _, family := range egress.Families {
-		ours, _, err := n.kernel.Rules(family)
+		ours, err := n.kernel.Rules(family)
 		if err != nil {
 			return err
 		}
@@ -39,7 +39,7 @@ func (n *Node) lookAtAllRoutes(v *view) error {
 		}
 	}
 	for _, family := range egress.Families {
-		closed, err := n.kernel.OurRoutes(family, 0, 0, egress.Unreachable)
+		closed, err := n.kernel.OurRoutes(family, egress.Unreachable)
 		if err != nil {
 			return err
 		}

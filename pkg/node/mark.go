@@ -102,7 +102,7 @@ func count(mask uint32) int {
 func (n *Node) linkRules() ([]egress.Rule, error) {
 	var rules []egress.Rule
 	for _, family := range egress.Families {
-		ours, _, err := n.kernel.Rules(family)
+		ours, err := n.kernel.Rules(family)
 		if err != nil {
 			return nil, err
 		}

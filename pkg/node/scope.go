@@ -210,7 +210,7 @@ func (n *Node) lookStray(pod netip.Addr) (v view, err error) {
 	if v.surplus.Elements, err = n.kernel.PodElements(func(e egress.Element) bool { return e.Pod == pod }); err != nil {
 		return v, err
 	}
-	rules, _, err := n.kernel.Rules(egress.FamilyOf(pod))
+	rules, err := n.kernel.Rules(egress.FamilyOf(pod))
 	for _, r := range rules {
 		if r.From != pod || r.Table < 256 {
 			continue

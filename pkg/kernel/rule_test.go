@@ -44,7 +44,7 @@ func TestReadRules(t *testing.T) {
 		}
 		ip("add")
 		tt.want.Priority = 100
-		rules, err := k.rules(tt.family, anyRule)
+		rules, err := k.rules(tt.family, func(ruleMessage) bool { return true })
 		require.NoError(t, err)
 		main := egress.PolicyRule{Priority: 32766, Table: 254}
 		var read []egress.PolicyRule
