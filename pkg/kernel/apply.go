@@ -78,7 +78,7 @@ func each[T any](all []T, do func(T) error) error {
 	return errors.Join(errs...)
 }
 
-func (k *Kernel) dropEnded(c Change) error { return each(c.Ended, k.DeleteConntrack) }
+func (k *Kernel) dropEnded(c Change) error { return each(c.Ended, k.deleteConntrack) }
 
 // addRoutes makes each table that is to exist what it is to be.
 func (k *Kernel) addRoutes(c Change) error {
@@ -92,7 +92,7 @@ func (k *Kernel) addRoutes(c Change) error {
 
 func (k *Kernel) addAddresses(c Change) error {
 	return each(c.Missing.Addresses, func(a egress.Address) error {
-		added, err := k.AddAddress(a)
+		added, err := k.addAddress(a)
 		if err != nil || !added {
 			return err
 		}
@@ -131,14 +131,14 @@ func (k *Kernel) deleteRules(c Change) error {
 }
 
 func (k *Kernel) dropConnections(c Change) error {
-	err := each(slices.Concat(c.Ended, c.Fresh), k.DeleteConntrack)
+	err := each(slices.Concat(c.Ended, c.Fresh), k.deleteConntrack)
 	if len(c.Suspects) > 0 {
-		err = errors.Join(err, k.DeleteMistranslated(c.Suspects, c.Inside))
+		err = errors.Join(err, k.deleteMistranslated(c.Suspects, c.Inside))
 	}
 	return err
 }
 
-func (k *Kernel) deleteAddresses(c Change) error { return each(c.Surplus.Addresses, k.DeleteAddress) }
+func (k *Kernel) deleteAddresses(c Change) error { return each(c.Surplus.Addresses, k.deleteAddress) }
 
 // deleteRoutes leaves tables alone that stay: addRoutes has dealt with them.
 func (k *Kernel) deleteRoutes(c Change) error {

@@ -32,13 +32,13 @@ func TestDeleteConntrack(t *testing.T) {
 	}{
 		"flushed":            {pod4, both((*Kernel).flush)},
 		"found, and deleted": {pod4, both((*Kernel).deleteFiltered)},
-		"as ADD and DEL do":  {pod4, (*Kernel).DeleteConntrack},
-		"IPv6":               {pod6, (*Kernel).DeleteConntrack},
+		"as ADD and DEL do":  {pod4, (*Kernel).deleteConntrack},
+		"IPv6":               {pod6, (*Kernel).deleteConntrack},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pod := netip.MustParseAddr(tt.pod)
-			family := netlink.InetFamily(familyOf(pod))
+			family := netlink.InetFamily(family(egress.FamilyOf(pod)))
 			other, server, virtual := pod.Next(), pod.Prev(), pod.Prev().Prev()
 			node := nettest.New(t, "node")
 			node.Do(t, func() {

@@ -3,14 +3,24 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
+	cnins "github.com/containernetworking/cni/pkg/ns"
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Links returns the links with these names and indexes, each once; those that
-// are not there are left out.
+// do not exist are left out.
 func (k *Kernel) Links(names []string, indexes []int) ([]egress.Link, error) {
 	var links []egress.Link
 	seen := map[int]bool{}
@@ -26,11 +36,9 @@ func (k *Kernel) Links(names []string, indexes []int) ([]egress.Link, error) {
 			return nil
 		}
 		seen[a.Index] = true
-		var master netlink.Link
-		if a.MasterIndex != 0 {
-			if master, err = k.rt().LinkByIndex(a.MasterIndex); err != nil {
-				return fmt.Errorf("read its master with index %d: %w", a.MasterIndex, err)
-			}
+		master, err := k.master(l)
+		if err != nil {
+			return err
 		}
 		links = append(links, egress.Link{
 			Name: a.Name, Index: a.Index, Table: tableOf(master), Unfit: unfit(l, master),
@@ -52,6 +60,19 @@ func (k *Kernel) Links(names []string, indexes []int) ([]egress.Link, error) {
 		}
 	}
 	return links, nil
+}
+
+// master returns the link of which a link is a port or slave; nil where it is none.
+func (k *Kernel) master(l netlink.Link) (netlink.Link, error) {
+	index := l.Attrs().MasterIndex
+	if index == 0 {
+		return nil, nil
+	}
+	master, err := k.rt().LinkByIndex(index)
+	if err != nil {
+		return nil, fmt.Errorf("read the master, with index %d, of link %s: %w", index, l.Attrs().Name, err)
+	}
+	return master, nil
 }
 
 // tableOf returns where the routes of a link with this master are: the table of its VRF, or main.
@@ -91,4 +112,275 @@ func (k *Kernel) Name(index int) (string, error) {
 		return "", fmt.Errorf("read link with index %d: %w", index, noAnswer(err))
 	}
 	return l.Attrs().Name, nil
+}
+
+// PodLink returns the ifindex of the link by which the packets of a pod of this node
+// arrive, 0 where that is not known, and whether the pod is a port of a bridge there.
+//
+// A veth that the main plugin names is the pod's own. As the port of a bridge it is not
+// what packets are seen to arrive by: that is the link by which the node reaches the pod,
+// as it is where the plugin names no link. In a VRF packets arrive twice, by the link and by the VRF.
+func (k *Kernel) PodLink(hostInterfaces []string, pod netip.Addr) (index int, bridged bool, err error) {
+	for _, name := range hostInterfaces {
+		l, err := k.rt().LinkByName(name)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			continue
+		}
+		if err != nil {
+			return 0, false, fmt.Errorf("read link %s: %w", name, err)
+		}
+		if isBridge(l) {
+			continue
+		}
+		master, err := k.master(l)
+		switch {
+		case err != nil:
+			return 0, false, err
+		case master == nil:
+			return l.Attrs().Index, false, nil
+		case master.Type() == "vrf":
+			return 0, false, nil
+		}
+		bridged = bridged || isBridge(master)
+	}
+	index, err = k.linkTo(pod)
+	if err != nil || index == 0 {
+		return 0, false, err
+	}
+	l, err := k.rt().LinkByIndex(index)
+	if err != nil {
+		return 0, false, fmt.Errorf("read link with index %d: %w", index, err)
+	}
+	master, err := k.master(l)
+	if err != nil || master != nil && master.Type() == "vrf" {
+		return 0, false, err
+	}
+	return index, bridged || isBridge(l), nil
+}
+
+func isBridge(l netlink.Link) bool {
+	_, is := l.(*netlink.Bridge)
+	return is
+}
+
+// Addresses returns the addresses of every link but the loopback addresses, in
+// the kernel's order. Ours is not set: only the record knows.
+func (k *Kernel) Addresses() ([]egress.LinkAddress, error) {
+	all, err := dump(func() ([]netlink.Addr, error) { return k.rt().AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("read addresses: %w", err)
+	}
+	// A node does not leave with these. IFA_F_SECONDARY is IFA_F_TEMPORARY for IPv6.
+	const notOrdinary = unix.IFA_F_SECONDARY | unix.IFA_F_DEPRECATED | unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED
+	var addresses []egress.LinkAddress
+	for _, a := range all {
+		if a.IPNet == nil {
+			continue
+		}
+		address, _ := netip.AddrFromSlice(a.IP)
+		if address = address.Unmap(); !address.IsValid() || address.IsLoopback() {
+			continue
+		}
+		bits, _ := a.Mask.Size()
+		addresses = append(addresses, egress.LinkAddress{
+			Index:   a.LinkIndex,
+			Network: netip.PrefixFrom(address, bits),
+			Unconfirmed: a.Flags&unix.IFA_F_DADFAILED != 0 ||
+				a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Flags&unix.IFA_F_OPTIMISTIC == 0,
+			Ordinary: a.Scope == unix.RT_SCOPE_UNIVERSE && a.Flags&notOrdinary == 0,
+		})
+	}
+	return addresses, nil
+}
+
+// addAddress adds an egress address to its link; added is false where the link had it already.
+func (k *Kernel) addAddress(a egress.Address) (added bool, err error) {
+	addr := &netlink.Addr{IPNet: fromPrefix(egress.Host(a.Address)), LinkIndex: a.Link}
+	if a.Address.Is6() {
+		// No wait for duplicate address detection while a pod starts; no /128 in
+		// main; and, deprecated, never the source of the node's own connections.
+		addr.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
+		addr.ValidLft = math.MaxUint32
+	}
+	err = k.rt().AddrAdd(nil, addr)
+	if errors.Is(err, unix.EEXIST) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("add address %s: %w", a, noAnswer(err))
+	}
+	if a.Address.Is4() {
+		return true, nil
+	}
+	return true, k.awaitLocal(a)
+}
+
+// awaitLocal waits until an IPv6 address that was added works: the kernel joins
+// its solicited-node group, and adds its local route, a moment later, in a
+// workqueue. Solicitations of that moment would wait a second for the next try.
+func (k *Kernel) awaitLocal(a egress.Address) error {
+	const most, step = time.Second, time.Millisecond
+	query := routeQuery{table: unix.RT_TABLE_LOCAL, link: a.Link, typ: egress.Local}
+	for deadline := time.Now().Add(most); time.Now().Before(deadline); time.Sleep(step) {
+		routes, err := k.routes(egress.IPv6, query, anyRoute)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(routes, func(r egress.Route) bool { return r.Dst == egress.Host(a.Address) }) {
+			return nil
+		}
+	}
+	return nil // slow, but not wrong
+}
+
+// deleteAddress takes an egress address off its link.
+func (k *Kernel) deleteAddress(a egress.Address) error {
+	addr := &netlink.Addr{IPNet: fromPrefix(egress.Host(a.Address)), LinkIndex: a.Link}
+	if err := k.rt().AddrDel(nil, addr); err != nil && !gone(err) {
+		return fmt.Errorf("delete address %s: %w", a, noAnswer(err))
+	}
+	return nil
+}
+
+func fromPrefix(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// family is AF_INET or AF_INET6.
+func family(f egress.Family) int {
+	if f == egress.IPv4 {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// blackhole is a queueing discipline that drops what a link is to send (net/sched/sch_blackhole.c; part
+// of every kernel that has any). The link keeps its addresses and routes, which the main plugin's DEL reads.
+const blackhole = "blackhole"
+
+// Silence drops whatever a pod sends by a link from now on, until the link is deleted or [Unsilence] is called.
+// Where the path to the network namespace does not exist any more, or is that of another pod by now, so
+// that the link has none of these pod addresses, it does nothing.
+func Silence(path, link string, pods []netip.Addr) error {
+	return inPod(path, link, func(h *netlink.Handle, l netlink.Link) error {
+		addresses, err := dump(func() ([]netlink.Addr, error) { return h.AddrList(l, unix.AF_UNSPEC) })
+		if err != nil {
+			return fmt.Errorf("read the addresses of the pod's link %s: %w", link, err)
+		}
+		if !slices.ContainsFunc(addresses, func(a netlink.Addr) bool {
+			on, _ := netip.AddrFromSlice(a.IP)
+			return slices.Contains(pods, on.Unmap())
+		}) {
+			return nil
+		}
+		if err := h.QdiscReplace(rootQdisc(l)); err != nil {
+			return fmt.Errorf("drop what the pod's link %s sends: %w", link, err)
+		}
+		return nil
+	})
+}
+
+// Unsilence undoes [Silence], for a link that is attached once more without having been deleted.
+func Unsilence(path, link string) error {
+	return inPod(path, link, func(h *netlink.Handle, l netlink.Link) error {
+		all, err := dump(func() ([]netlink.Qdisc, error) { return h.QdiscList(l) })
+		if err != nil {
+			return fmt.Errorf("read the queueing discipline of the pod's link %s: %w", link, err)
+		}
+		for _, q := range all {
+			if q.Type() != blackhole || q.Attrs().Parent != netlink.HANDLE_ROOT {
+				continue
+			}
+			if err := h.QdiscDel(rootQdisc(l)); err != nil && !gone(err) {
+				return fmt.Errorf("let the pod's link %s send: %w", link, err)
+			}
+		}
+		return nil
+	})
+}
+
+// rootQdisc is the discipline in the place of the link's default.
+func rootQdisc(l netlink.Link) *netlink.GenericQdisc {
+	return &netlink.GenericQdisc{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Parent: netlink.HANDLE_ROOT},
+		QdiscType:  blackhole,
+	}
+}
+
+// inPod calls do with a link of a network namespace that is not the calling thread's, if there is one.
+func inPod(path, link string, do func(*netlink.Handle, netlink.Link) error) error {
+	if path == "" {
+		return nil
+	}
+	if same, err := cnins.CheckNetNS(path); err != nil || same {
+		return err
+	}
+	err := ns.WithNetNSPath(path, func(ns.NetNS) error {
+		h, err := openHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		l, err := h.LinkByName(link)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the pod's link %s: %w", link, noAnswer(err))
+		}
+		return do(h, l)
+	})
+	if errors.As(err, &ns.NSPathNotExistErr{}) {
+		return nil
+	}
+	return err
+}
+
+// AllLinks is the name below which a sysctl counts for every link of the node.
+const AllLinks = "all"
+
+const (
+	// conf has a directory of sysctls for each link, those of the process's own network
+	// namespace, as all of /proc/sys/net does.
+	conf = "/proc/sys/net/ipv4/conf"
+	// In a container all of /proc/sys is read-only, whatever its capabilities, and a
+	// runtime mounts nothing into it. So the DaemonSet has that directory of the node's
+	// mounted here, where it is the same to a pod in the node's network namespace.
+	mountedConf = "/host" + conf
+)
+
+// SrcValidMark reports whether the way back of packets that come by a link is looked up
+// with their mark. It is not for a link that does not exist.
+func SrcValidMark(link string) (bool, error) {
+	value, err := readSysctl(srcValidMark(conf, link))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return value == "1", err
+}
+
+// SetSrcValidMark says whether it is to be; a link that does not exist needs nothing.
+func SetSrcValidMark(link string, on bool) error {
+	value := "0"
+	if on {
+		value = "1"
+	}
+	err := os.WriteFile(srcValidMark(conf, link), []byte(value), 0)
+	if errors.Is(err, unix.EROFS) && os.WriteFile(srcValidMark(mountedConf, link), []byte(value), 0) == nil {
+		return nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("set net.ipv4.conf.%s.src_valid_mark to %s: %w", link, value, err)
+	}
+	return nil
+}
+
+func srcValidMark(conf, link string) string { return filepath.Join(conf, link, "src_valid_mark") }
+
+func readSysctl(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read a sysctl: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
 }

@@ -70,7 +70,7 @@ func (k *Kernel) hopsTo(to netip.Addr, flags uint32, attributes ...*nl.RtAttr) (
 	if err != nil {
 		return nil, 0, err
 	}
-	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(familyOf(to)), Dst_len: uint8(to.BitLen()), Flags: flags}}
+	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family(egress.FamilyOf(to))), Dst_len: uint8(to.BitLen()), Flags: flags}}
 	if to.Is4() {
 		msg.Flags |= unix.RTM_F_LOOKUP_TABLE // or it names main, whichever it is; IPv6 knows no such flag
 	}
@@ -101,12 +101,20 @@ func (k *Kernel) hopsTo(to netip.Addr, flags uint32, attributes ...*nl.RtAttr) (
 // LinkTo returns the name of the link by which the node reaches a pod of its own;
 // ok is false where it only has a default route to it, or none.
 func (k *Kernel) LinkTo(pod netip.Addr) (name string, ok bool, err error) {
-	answer, err := k.lookup(pod, unix.RTM_F_FIB_MATCH)
-	if err != nil || answer.Refusal != 0 || answer.Type != egress.Unicast || answer.Dst.Bits() == 0 {
+	index, err := k.linkTo(pod)
+	if err != nil || index == 0 {
 		return "", false, err
 	}
-	name, err = k.Name(answer.Link)
+	name, err = k.Name(index)
 	return name, err == nil, err
+}
+
+func (k *Kernel) linkTo(pod netip.Addr) (index int, err error) {
+	answer, err := k.lookup(pod, unix.RTM_F_FIB_MATCH)
+	if err != nil || answer.Refusal != 0 || answer.Type != egress.Unicast || answer.Dst.Bits() == 0 {
+		return 0, err
+	}
+	return answer.Link, nil
 }
 
 // DefaultLinks returns the indexes of the links by which the node reaches an address, as

@@ -18,7 +18,7 @@ import (
 
 // TestFiveThousandPods: each pod address adds one rule, one element to each of
 // its maps and its throw, and nothing more. Some of the pods are dual-stack; an
-// IPv6 address takes longer, see kernel.DeleteConntrack.
+// IPv6 address takes longer, see pkg/kernel/conntrack.go.
 func TestFiveThousandPods(t *testing.T) {
 	t.Parallel()
 	const pods, dualStack = 5000, 100
