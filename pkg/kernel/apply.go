@@ -98,7 +98,7 @@ func (k *Kernel) addAddresses(c Change) error {
 		}
 		// A firewall may drop it, even our own chain that is still to be repaired: then neighbours
 		// find out later.
-		if err := k.Announce(a); err != nil {
+		if err := k.announce(a); err != nil {
 			slog.Warn("neighbours may look for an address elsewhere for a while", "error", err)
 		}
 		return nil

@@ -1,8 +1,10 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -13,29 +15,6 @@ import (
 // receiveBuffer is how many bytes of events the kernel keeps for a socket, at the
 // most. What is lost beyond that is an event too, so it need not be larger.
 const receiveBuffer = 4 << 20
-
-// subscription is a socket's part.
-type subscription struct {
-	family  int
-	matters func(typ uint16, body []byte) bool // one message
-	groups  []uint32
-}
-
-// subscriptions are the multicast groups that tell of what egress-ip writes, and
-// of what it makes that from. Neighbours are not among them: they change all day.
-func subscriptions() []subscription {
-	return []subscription{
-		{unix.NETLINK_ROUTE, routeMatters, []uint32{
-			unix.RTNLGRP_LINK,
-			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-			unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
-			unix.RTNLGRP_NEXTHOP, // a nexthop object changes routes without a word about them
-			unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
-			unix.RTNLGRP_IPV4_NETCONF, // rp_filter
-		}},
-		{unix.NETLINK_NETFILTER, nftMatters, []uint32{unix.NFNLGRP_NFTABLES}},
-	}
-}
 
 // Events tells that something has changed which may matter: links, addresses,
 // routes (but those of table local), rules, and the nftables tables inet egress_ip,
@@ -50,7 +29,25 @@ type Events struct {
 
 type eventSocket struct {
 	*netlink.Conn
-	matters func(typ uint16, body []byte) bool
+	family  int
+	matters func(typ uint16, body []byte) bool // one message
+	groups  []uint32
+}
+
+// eventSockets are the multicast groups that tell of what egress-ip writes, and
+// of what it makes that from. Neighbours are not among them: they change all day.
+func eventSockets() []eventSocket {
+	return []eventSocket{
+		{family: unix.NETLINK_ROUTE, matters: routeMatters, groups: []uint32{
+			unix.RTNLGRP_LINK,
+			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+			unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+			unix.RTNLGRP_NEXTHOP, // a nexthop object changes routes without a word about them
+			unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
+			unix.RTNLGRP_IPV4_NETCONF, // rp_filter
+		}},
+		{family: unix.NETLINK_NETFILTER, matters: nftMatters, groups: []uint32{unix.NFNLGRP_NFTABLES}},
+	}
 }
 
 // Subscribe opens the sockets, in the network namespace of the calling thread;
@@ -71,31 +68,21 @@ func Subscribe(broken func(error)) (*Events, error) {
 // subscribe opens the sockets, for which the kernel keeps this many bytes.
 func subscribe(buffer int) (*Events, error) {
 	e := &Events{}
-	for _, s := range subscriptions() {
-		conn, err := s.open(buffer)
+	for _, s := range eventSockets() {
+		var err error
+		if s.Conn, err = netlink.Dial(s.family, nil); err == nil {
+			e.sockets = append(e.sockets, s)
+			err = s.SetReadBuffer(buffer)
+			for _, group := range s.groups {
+				err = errors.Join(err, s.JoinGroup(group))
+			}
+		}
 		if err != nil {
 			e.Close()
 			return nil, err
 		}
-		e.sockets = append(e.sockets, eventSocket{conn, s.matters})
 	}
 	return e, nil
-}
-
-func (s subscription) open(buffer int) (*netlink.Conn, error) {
-	conn, err := netlink.Dial(s.family, nil)
-	if err != nil {
-		return nil, err
-	}
-	err = conn.SetReadBuffer(buffer)
-	for _, group := range s.groups {
-		err = errors.Join(err, conn.JoinGroup(group))
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
 }
 
 // start calls broken if a socket cannot be read any longer.
@@ -167,4 +154,49 @@ func (s eventSocket) take(fd int, buffer []byte) (some bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+// Which events matter is decided here and not by a socket filter: a transaction's events
+// come several to a datagram, of several tables perhaps, so a filter would need a loop.
+// Classic BPF has none, and before Linux 6.8 a socket has 20 KiB for its options
+// (net.core.optmem_max), too little for a copy of the code for each event.
+
+// anyMatters reports whether one of a datagram's messages matters. What cannot be read does.
+func anyMatters(datagram []byte, matters func(typ uint16, body []byte) bool) bool {
+	for len(datagram) > 0 {
+		if len(datagram) < unix.SizeofNlMsghdr {
+			return true
+		}
+		length := int(binary.NativeEndian.Uint32(datagram))
+		if length < unix.SizeofNlMsghdr || length > len(datagram) {
+			return true
+		}
+		if matters(binary.NativeEndian.Uint16(datagram[4:]), datagram[unix.SizeofNlMsghdr:length]) {
+			return true
+		}
+		datagram = datagram[min((length+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(datagram)):]
+	}
+	return false
+}
+
+// routeMatters leaves out routes of table local, which say no more than addresses do.
+func routeMatters(typ uint16, body []byte) bool {
+	const table = 4 // of struct rtmsg
+	isRoute := typ == unix.RTM_NEWROUTE || typ == unix.RTM_DELROUTE
+	return !isRoute || len(body) <= table || body[table] != unix.RT_TABLE_LOCAL
+}
+
+// nftMatters leaves out events of tables that are not named as ours are, or as the one of
+// the same purpose is, and the end of a transaction. In every other message of nf_tables
+// the table's name is the first attribute.
+func nftMatters(typ uint16, body []byte) bool {
+	if typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
+		return false
+	}
+	const header = 4 // struct nfgenmsg
+	if len(body) < header {
+		return true
+	}
+	a := attributes{left: body[header:]}
+	return !a.next() || slices.Contains([]string{egressTable.Name, probeTable.Name, foreignProbeTable.Name}, a.string())
 }

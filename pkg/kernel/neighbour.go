@@ -32,154 +32,113 @@ func (k *Kernel) WhoHas(addresses []egress.Address) (*Claim, error) {
 	var asked []*question
 	for _, a := range addresses {
 		q, err := k.ask(a)
-		if err != nil {
-			return nil, fmt.Errorf("ask who has %s: %w", a, err)
-		}
 		if q != nil {
 			defer unix.Close(q.fd)
 			asked = append(asked, q)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("ask who has %s: %w", a, err)
 		}
 	}
 	if len(asked) == 0 {
 		return nil, nil
 	}
 	begin := time.Now()
-	again := begin.Add(whoHasAgain)
-	for {
-		now := time.Now()
-		if now.Sub(begin) >= whoHasWait {
-			return nil, nil
-		}
-		if now.After(again) {
-			again = begin.Add(whoHasWait)
-			for _, q := range asked {
-				if err := q.send(q.own); err != nil {
-					return nil, fmt.Errorf("ask who has %s: %w", q.address, err)
-				}
-			}
-		}
-		claim, err := await(asked, min(time.Until(again), time.Until(begin.Add(whoHasWait))))
-		if err != nil || claim != nil {
-			return claim, err
+	if claim, err := await(asked, begin.Add(whoHasAgain)); err != nil || claim != nil {
+		return claim, err
+	}
+	for _, q := range asked {
+		if err := q.send(q.own); err != nil {
+			return nil, fmt.Errorf("ask who has %s: %w", q.address, err)
 		}
 	}
+	return await(asked, begin.Add(whoHasWait))
 }
 
 // question is a socket that has asked for one address.
 type question struct {
+	neighbours
 	address egress.Address
-	mac     net.HardwareAddr // the link's own
-	own     netip.Addr       // the link's own address in the same network, or 0.0.0.0
-	fd      int
+	own     netip.Addr // the link's own address in the same network, or 0.0.0.0
 }
 
+// ask asks by a probe, which names no sender. No answer to it comes to an ipvlan link, which is given
+// what is sent to its addresses; so the next one names the address that the link has.
 func (k *Kernel) ask(a egress.Address) (*question, error) {
-	mac, err := k.resolves(a.Link)
-	if err != nil || mac == nil {
+	n, err := k.openNeighbours(a)
+	if err != nil || n.mac == nil {
 		return nil, err
 	}
-	own, err := k.ownAddress(a)
-	if err != nil {
-		return nil, err
-	}
-	q := &question{address: a, mac: mac, own: own}
-	if a.Address.Is4() {
-		q.fd, err = arpSocket(a.Link)
-	} else {
-		q.fd, err = icmpv6Socket(a.Link)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := q.send(netip.IPv4Unspecified()); err != nil {
-		unix.Close(q.fd)
-		return nil, err
-	}
-	return q, nil
-}
-
-// ownAddress returns the address that a link has in the network of another one. A probe
-// names none, so no answer to it comes to an ipvlan link, which is given what is sent to
-// its addresses.
-func (k *Kernel) ownAddress(a egress.Address) (netip.Addr, error) {
+	q := &question{neighbours: n, address: a, own: netip.IPv4Unspecified()}
 	all, err := k.Addresses()
-	i := slices.IndexFunc(all, func(on egress.LinkAddress) bool {
-		return on.Index == a.Link && on.Network.Contains(a.Address)
-	})
-	if i < 0 {
-		return netip.IPv4Unspecified(), err
+	for _, on := range all {
+		if on.Index == a.Link && on.Network.Contains(a.Address) {
+			q.own = on.Network.Addr()
+			break
+		}
 	}
-	return all[i].Network.Addr(), nil
-}
-
-// resolves returns the MAC of a link with neighbour resolution, nil for others.
-func (k *Kernel) resolves(index int) (net.HardwareAddr, error) {
-	l, err := k.rt().LinkByIndex(index)
-	if err != nil {
-		return nil, err
-	}
-	a := l.Attrs()
-	if a.RawFlags&unix.IFF_NOARP != 0 || len(a.HardwareAddr) != 6 {
-		return nil, nil
-	}
-	return a.HardwareAddr, nil
+	return q, errors.Join(err, q.send(netip.IPv4Unspecified()))
 }
 
 // send asks; IPv4 says who does.
 func (q *question) send(sender netip.Addr) error {
-	if q.address.Address.Is4() {
-		return sendARP(q.fd, q.address.Link, arpRequest, q.mac, sender, q.address.Address)
+	a := q.address.Address
+	if a.Is4() {
+		return q.sendARP(arpRequest, sender, a)
 	}
-	return sendICMPv6(q.fd, q.address.Link, solicitedNode(q.address.Address),
-		neighbourMessage(ndSolicit, 0, q.address.Address, optionSource, q.mac))
+	return q.sendICMPv6(solicitedNode(a), neighbourMessage(ndSolicit, 0, a, optionSource, q.mac))
 }
 
-// await returns the first answer within a time.
-func await(asked []*question, within time.Duration) (*Claim, error) {
+// await returns the first answer until a time.
+func await(asked []*question, until time.Time) (*Claim, error) {
 	var fds []unix.PollFd
 	for _, q := range asked {
 		fds = append(fds, unix.PollFd{Fd: int32(q.fd), Events: unix.POLLIN})
 	}
-	// On a busy machine the time may be over by now, and poll takes a negative one for "without an end".
-	if _, err := unix.Poll(fds, int(max(within, 0).Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
-		return nil, err
-	}
-	for _, q := range asked {
-		for {
-			buffer := make([]byte, 1500)
-			n, _, err := unix.Recvfrom(q.fd, buffer, unix.MSG_DONTWAIT)
-			if err != nil {
-				break // no more, or the link has gone, which the next step says
-			}
-			if claim := q.answer(buffer[:n]); claim != nil {
-				return claim, nil
+	buffer := make([]byte, 1500)
+	for {
+		// On a busy machine the time may be over by now, and poll takes a negative one for "without an end".
+		within := max(time.Until(until), 0)
+		if _, err := unix.Poll(fds, int(within.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
+			return nil, err
+		}
+		for _, q := range asked {
+			for {
+				n, _, err := unix.Recvfrom(q.fd, buffer, unix.MSG_DONTWAIT)
+				if err != nil {
+					break // no more, or the link has gone, which the next step says
+				}
+				if claim := q.answer(buffer[:n]); claim != nil {
+					return claim, nil
+				}
 			}
 		}
+		if within == 0 {
+			return nil, nil
+		}
 	}
-	return nil, nil
 }
 
 // answer reads what came in; nil where it says nothing about the address.
 func (q *question) answer(message []byte) *Claim {
+	claim := &Claim{Address: q.address}
 	if q.address.Address.Is4() {
 		if len(message) < arpLength {
 			return nil
 		}
-		mac := net.HardwareAddr(slices.Clone(message[8:14]))
 		sender, target := netip.AddrFrom4([4]byte(message[14:18])), netip.AddrFrom4([4]byte(message[24:28]))
 		// Its owner, or another host that probes for it at this moment.
-		has := sender == q.address.Address || sender.IsUnspecified() && target == q.address.Address
-		if !has || slices.Equal(mac, q.mac) {
+		if sender != q.address.Address && !(sender.IsUnspecified() && target == q.address.Address) {
 			return nil
 		}
-		return &Claim{q.address, mac}
-	}
-	if len(message) < ndLength || message[0] != ndAdvert || netip.AddrFrom16([16]byte(message[8:24])) != q.address.Address {
-		return nil
-	}
-	claim := &Claim{Address: q.address}
-	if option := message[ndLength:]; len(option) >= 8 && option[0] == optionTarget {
-		claim.MAC = net.HardwareAddr(slices.Clone(option[2:8]))
+		claim.MAC = slices.Clone(message[8:14])
+	} else {
+		if len(message) < ndLength || message[0] != ndAdvert || netip.AddrFrom16([16]byte(message[8:24])) != q.address.Address {
+			return nil
+		}
+		if option := message[ndLength:]; len(option) >= 8 && option[0] == optionTarget {
+			claim.MAC = slices.Clone(option[2:8])
+		}
 	}
 	if slices.Equal(claim.MAC, q.mac) {
 		return nil
@@ -187,37 +146,45 @@ func (q *question) answer(message []byte) *Claim {
 	return claim
 }
 
-// Announce tells the link that an address is here now, so that neighbours which
+// announce tells the link that an address is here now, so that neighbours which
 // knew it elsewhere send here at once: an ARP announcement as request and as
 // reply (there are hosts that heed only one), an unsolicited neighbour advert.
-func (k *Kernel) Announce(a egress.Address) error {
-	if err := k.announce(a); err != nil {
+func (k *Kernel) announce(a egress.Address) error {
+	n, err := k.openNeighbours(a)
+	if err == nil && n.mac != nil {
+		defer unix.Close(n.fd)
+		if a.Address.Is4() {
+			err = errors.Join(n.sendARP(arpRequest, a.Address, a.Address), n.sendARP(arpReply, a.Address, a.Address))
+		} else {
+			err = n.sendICMPv6(allNodes, neighbourMessage(ndAdvert, ndRouter|ndOverride, a.Address, optionTarget, n.mac))
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("announce %s: %w", a, err)
 	}
 	return nil
 }
 
-func (k *Kernel) announce(a egress.Address) error {
-	mac, err := k.resolves(a.Link)
-	if err != nil || mac == nil {
-		return err
+// neighbours is a socket to the neighbours on a link, for one address family.
+type neighbours struct {
+	fd, link int
+	mac      net.HardwareAddr // the link's own; nil: it has no neighbour resolution, and so there is no socket
+}
+
+func (k *Kernel) openNeighbours(a egress.Address) (n neighbours, err error) {
+	l, err := k.rt().LinkByIndex(a.Link)
+	if err != nil || l.Attrs().RawFlags&unix.IFF_NOARP != 0 || len(l.Attrs().HardwareAddr) != 6 {
+		return n, err
 	}
+	open := icmpv6Socket
 	if a.Address.Is4() {
-		fd, err := arpSocket(a.Link)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return errors.Join(
-			sendARP(fd, a.Link, arpRequest, mac, a.Address, a.Address),
-			sendARP(fd, a.Link, arpReply, mac, a.Address, a.Address))
+		open = arpSocket
 	}
-	fd, err := icmpv6Socket(a.Link)
+	fd, err := open(a.Link)
 	if err != nil {
-		return err
+		return n, err
 	}
-	defer unix.Close(fd)
-	return sendICMPv6(fd, a.Link, allNodes, neighbourMessage(ndAdvert, ndRouter|ndOverride, a.Address, optionTarget, mac))
+	return neighbours{fd, a.Link, l.Attrs().HardwareAddr}, nil
 }
 
 // ARP (RFC 826) for IPv4 over Ethernet.
@@ -239,15 +206,19 @@ func arpSocket(link int) (int, error) {
 	return fd, nil
 }
 
-func sendARP(fd, link int, operation uint16, mac net.HardwareAddr, sender, target netip.Addr) error {
+func (n neighbours) sendARP(operation uint16, sender, target netip.Addr) error {
 	b := binary.BigEndian.AppendUint16(nil, 1) // Ethernet
 	b = binary.BigEndian.AppendUint16(b, unix.ETH_P_IP)
 	b = append(b, 6, 4) // lengths of the addresses
 	b = binary.BigEndian.AppendUint16(b, operation)
-	b = slices.Concat(b, mac, sender.AsSlice(), make([]byte, 6), target.AsSlice())
-	to := &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ARP), Ifindex: link, Halen: 6}
-	copy(to.Addr[:], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
-	return unix.Sendto(fd, b, 0, to)
+	b = slices.Concat(b, n.mac, sender.AsSlice(), make([]byte, 6), target.AsSlice())
+	all := [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	return unix.Sendto(n.fd, b, 0, &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ARP), Ifindex: n.link, Halen: 6, Addr: all})
+}
+
+// bigEndian turns a number of the host into the network's order.
+func bigEndian(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
 // Neighbour discovery (RFC 4861).
@@ -262,6 +233,13 @@ const (
 )
 
 var allNodes = netip.MustParseAddr("ff02::1")
+
+// solicitedNode is the group of those whose address ends in the same 24 bits (RFC 4291).
+func solicitedNode(a netip.Addr) netip.Addr {
+	b := a.As16()
+	copy(b[:], netip.MustParseAddr("ff02::1:ff00:0").AsSlice()[:13])
+	return netip.AddrFrom16(b)
+}
 
 // icmpv6Socket takes in neighbour adverts of one link alone.
 func icmpv6Socket(link int) (int, error) {
@@ -290,17 +268,6 @@ func neighbourMessage(icmpType, flags byte, target netip.Addr, option byte, mac 
 	return slices.Concat([]byte{icmpType, 0, 0, 0, flags, 0, 0, 0}, target.AsSlice(), []byte{option, 1}, mac)
 }
 
-func sendICMPv6(fd, link int, to netip.Addr, message []byte) error {
-	return unix.Sendto(fd, message, 0, &unix.SockaddrInet6{Addr: to.As16(), ZoneId: uint32(link)})
-}
-
-// solicitedNode is the group of those whose address ends in the same 24 bits (RFC 4291).
-func solicitedNode(a netip.Addr) netip.Addr {
-	b := a.As16()
-	return netip.AddrFrom16([16]byte(slices.Concat(netip.MustParseAddr("ff02::1:ff00:0").AsSlice()[:13], b[13:])))
-}
-
-// bigEndian turns a number of the host into the network's order.
-func bigEndian(v uint16) uint16 {
-	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
+func (n neighbours) sendICMPv6(to netip.Addr, message []byte) error {
+	return unix.Sendto(n.fd, message, 0, &unix.SockaddrInet6{Addr: to.As16(), ZoneId: uint32(n.link)})
 }

@@ -16,7 +16,7 @@ func TestAwaitIsOver(t *testing.T) {
 	t.Cleanup(func() { unix.Close(fd) })
 	over := make(chan error, 1)
 	go func() {
-		_, err := await([]*question{{fd: fd}}, -10*time.Millisecond)
+		_, err := await([]*question{{neighbours: neighbours{fd: fd}}}, time.Now().Add(-10*time.Millisecond))
 		over <- err
 	}()
 	select {

@@ -78,7 +78,7 @@ func TestAnswer(t *testing.T) {
 		"IPv6 cut short":         {address6, neighbourMessage(ndAdvert, 0, address6, optionTarget, theirs)[:10], false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			q := question{address: egress.Address{Link: 1, Address: tt.address}, mac: ours}
+			q := question{address: egress.Address{Link: 1, Address: tt.address}, neighbours: neighbours{mac: ours}}
 			require.Equal(t, tt.claimed, q.answer(tt.message) != nil)
 		})
 	}
