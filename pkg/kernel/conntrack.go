@@ -72,14 +72,9 @@ func (k *Kernel) deleteConnectionsOf(pod netip.Addr) error {
 
 // deleteMatching drops those that match one of the filters. The dump that it begins
 // with is repeated as others are, with what is left.
-func (k *Kernel) deleteMatching(f egress.Family, filters ...netlink.CustomConntrackFilter) (err error) {
-	if k.ct == nil {
-		if k.ct, err = openHandle(unix.NETLINK_NETFILTER); err != nil {
-			return fmt.Errorf("open a conntrack socket: %w", err)
-		}
-	}
-	_, err = dump(func() ([]struct{}, error) {
-		_, err := k.ct.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family(f)), filters...)
+func (k *Kernel) deleteMatching(f egress.Family, filters ...netlink.CustomConntrackFilter) error {
+	_, err := dump(func() ([]struct{}, error) {
+		_, err := k.ct().ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family(f)), filters...)
 		return nil, err
 	})
 	return err
@@ -116,18 +111,12 @@ func (k *Kernel) deleteFiltered(pod netip.Addr, tuple int) error {
 	return err
 }
 
-// askConntrack sends a request by a socket that is opened when first asked for. What does not exist is
-// no error.
+// askConntrack asks for entries, or deletes them. What does not exist is no error.
 func (k *Kernel) askConntrack(message, flags int, about []byte) ([][]byte, error) {
-	if k.ctSocket == nil {
-		socket, err := openSocket(unix.NETLINK_NETFILTER)
-		if err != nil {
-			return nil, fmt.Errorf("open a conntrack socket: %w", err)
-		}
-		k.ctSocket = socket
+	req, err := k.request(unix.NETLINK_NETFILTER, netlink.ConntrackTable<<8|message, flags)
+	if err != nil {
+		return nil, err
 	}
-	req := nl.NewNetlinkRequest(netlink.ConntrackTable<<8|message, flags)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: k.ctSocket}
 	req.AddRawData(about)
 	found, err := req.Execute(unix.NETLINK_NETFILTER, 0)
 	if errors.Is(err, unix.ENOENT) {

@@ -5,8 +5,11 @@
 package kernel
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -21,19 +24,16 @@ import (
 // opened on first use: a plain pod's ADD needs none.
 type Kernel struct {
 	nft     *nftables.Conn
-	silent  atomic.Bool     // a connection to nf_tables was closed because its time was over, see openNFT
-	lib, ct *netlink.Handle // see rt and conntrack.go
-
-	// For requests that the library does not know, see routeRequest and conntrack.go.
-	routeSocket, ctSocket *nl.SocketHandle
-
-	known known // of the table inet egress_ip
+	silent  atomic.Bool              // a connection to nf_tables was closed because its time was over, see openNFT
+	handles map[int]*netlink.Handle  // for the library's requests, by protocol
+	sockets map[int]*nl.SocketHandle // for requests of our own
+	known   known                    // of the table inet egress_ip
 }
 
 // Open connects to the network namespace of the calling thread, which is the one that is to
 // use it.
 func Open() *Kernel {
-	k := &Kernel{}
+	k := &Kernel{handles: map[int]*netlink.Handle{}, sockets: map[int]*nl.SocketHandle{}}
 	var err error
 	if k.nft, err = k.openNFT(nftables.AsLasting()); err != nil {
 		// A kernel without nf_tables, or a seccomp profile that refuses it. What needs no
@@ -47,15 +47,11 @@ func Open() *Kernel {
 // Close gives the sockets back.
 func (k *Kernel) Close() {
 	_ = k.nft.CloseLasting() // nothing is left to lose
-	for _, library := range []*netlink.Handle{k.lib, k.ct} {
-		if library != nil {
-			library.Close()
-		}
+	for _, h := range k.handles {
+		h.Close()
 	}
-	for _, socket := range []*nl.SocketHandle{k.routeSocket, k.ctSocket} {
-		if socket != nil {
-			socket.Close()
-		}
+	for _, s := range k.sockets {
+		s.Close()
 	}
 }
 
@@ -68,19 +64,23 @@ const (
 	nftWithin = 30 * time.Second
 )
 
-// rt is for the library's requests to rtnetlink. Where its socket cannot be opened, each
+// rt is for the library's requests to rtnetlink, and ct for those to conntrack.
+func (k *Kernel) rt() *netlink.Handle { return k.handle(unix.NETLINK_ROUTE) }
+func (k *Kernel) ct() *netlink.Handle { return k.handle(unix.NETLINK_NETFILTER) }
+
+// handle returns a socket for the library's requests. Where it cannot be opened, each
 // use opens one of its own, and says why it cannot.
-func (k *Kernel) rt() *netlink.Handle {
-	if k.lib == nil {
-		var err error
-		if k.lib, err = openHandle(unix.NETLINK_ROUTE); err != nil {
-			k.lib = &netlink.Handle{}
+func (k *Kernel) handle(protocol int) *netlink.Handle {
+	if k.handles[protocol] == nil {
+		h, err := openHandle(protocol)
+		if err != nil {
+			h = &netlink.Handle{}
 		}
+		k.handles[protocol] = h
 	}
-	return k.lib
+	return k.handles[protocol]
 }
 
-// openHandle opens a socket for the library's requests.
 func openHandle(protocol int) (*netlink.Handle, error) {
 	h, err := netlink.NewHandle(protocol)
 	if err != nil {
@@ -93,37 +93,29 @@ func openHandle(protocol int) (*netlink.Handle, error) {
 	return h, nil
 }
 
-// routeRequest is one that the library does not know, or whose answer it does not read in full. Its socket
-// is opened when first asked for, with strict checks: the kernel then filters dumps.
-func (k *Kernel) routeRequest(message, flags int) (*nl.NetlinkRequest, error) {
-	if k.routeSocket == nil {
-		socket, err := openSocket(unix.NETLINK_ROUTE)
+// request is one that the library does not know, or whose answer it does not read in full. The kernel checks
+// it strictly, so that it filters dumps of routes by what they are asked for.
+func (k *Kernel) request(protocol, message, flags int) (*nl.NetlinkRequest, error) {
+	if k.sockets[protocol] == nil {
+		socket, err := nl.Subscribe(protocol)
 		if err != nil {
-			return nil, fmt.Errorf("open an rtnetlink socket: %w", err)
+			return nil, fmt.Errorf("open a netlink socket: %w", err)
 		}
-		if err := unix.SetsockoptInt(socket.Socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil {
+		within := unix.NsecToTimeval(answerWithin.Nanoseconds())
+		if err := errors.Join(socket.SetSendTimeout(&within), socket.SetReceiveTimeout(&within),
+			unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)); err != nil {
 			socket.Close()
-			return nil, fmt.Errorf("ask rtnetlink for strict checks: %w", err)
+			return nil, fmt.Errorf("prepare a netlink socket: %w", err)
 		}
-		k.routeSocket = socket
+		k.sockets[protocol] = &nl.SocketHandle{Socket: socket}
 	}
 	req := nl.NewNetlinkRequest(message, flags)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: k.routeSocket}
+	req.Sockets = k.sockets
 	return req, nil
 }
 
-// openSocket opens a socket for requests of our own; Close gives it back.
-func openSocket(protocol int) (*nl.SocketHandle, error) {
-	socket, err := nl.Subscribe(protocol)
-	if err != nil {
-		return nil, err
-	}
-	within := unix.NsecToTimeval(answerWithin.Nanoseconds())
-	if err := errors.Join(socket.SetSendTimeout(&within), socket.SetReceiveTimeout(&within)); err != nil {
-		socket.Close()
-		return nil, err
-	}
-	return &nl.SocketHandle{Socket: socket}, nil
+func (k *Kernel) routeRequest(message, flags int) (*nl.NetlinkRequest, error) {
+	return k.request(unix.NETLINK_ROUTE, message, flags)
 }
 
 // openNFT opens a connection to nf_tables. When its time is over it is closed. A deadline
@@ -186,4 +178,77 @@ func dump[T any](list func() ([]T, error)) (all []T, err error) {
 		}
 	}
 	return nil, fmt.Errorf("it has changed during each of %d attempts to read it: %w", tries, err)
+}
+
+// attributes reads what follows the header of an rtnetlink message (struct rtattr,
+// linux/rtnetlink.h). A dump has thousands of messages, so nothing is copied:
+//
+//	a := attributes{left: m[unix.SizeofRtMsg:]}
+//	for a.next() {
+//		switch a.typ { ... }
+//	}
+//	return a.err
+type attributes struct {
+	left []byte
+	typ  uint16
+	data []byte
+	err  error // the first
+}
+
+// next goes on to the next attribute, if there is one, and nothing was wrong before.
+func (a *attributes) next() bool {
+	if a.err != nil || len(a.left) == 0 {
+		return false
+	}
+	if len(a.left) < unix.SizeofRtAttr {
+		a.err = fmt.Errorf("%d bytes where an attribute begins", len(a.left))
+		return false
+	}
+	length := int(binary.NativeEndian.Uint16(a.left))
+	if length < unix.SizeofRtAttr || length > len(a.left) {
+		a.err = fmt.Errorf("an attribute of %d bytes in %d", length, len(a.left))
+		return false
+	}
+	const flags = unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER
+	a.typ = binary.NativeEndian.Uint16(a.left[2:]) &^ flags
+	a.data = a.left[unix.SizeofRtAttr:length]
+	a.left = a.left[min((length+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1), len(a.left)):]
+	return true
+}
+
+// bytes returns the attribute's data, which has this many bytes; else it is an error, and
+// zeros.
+func (a *attributes) bytes(size int) []byte {
+	if len(a.data) != size {
+		if a.err == nil {
+			a.err = fmt.Errorf("attribute %d has %d bytes, not %d", a.typ, len(a.data), size)
+		}
+		return make([]byte, size)
+	}
+	return a.data
+}
+
+func (a *attributes) uint8() uint8 { return a.bytes(1)[0] }
+
+func (a *attributes) uint32() uint32 { return binary.NativeEndian.Uint32(a.bytes(4)) }
+
+// string is one that ends with its first zero byte.
+func (a *attributes) string() string {
+	text, _, _ := bytes.Cut(a.data, []byte{0})
+	return string(text)
+}
+
+// addr is zero where the attribute is no address.
+func (a *attributes) addr() netip.Addr {
+	addr, _ := netip.AddrFromSlice(a.data)
+	return addr
+}
+
+// prefix is the network of an address.
+func (a *attributes) prefix(bits uint8) netip.Prefix {
+	p := netip.PrefixFrom(a.addr(), int(bits))
+	if !p.IsValid() && a.err == nil {
+		a.err = fmt.Errorf("attribute %d: %d bits of an address of %d bytes", a.typ, bits, len(a.data))
+	}
+	return p
 }
