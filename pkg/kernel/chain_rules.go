@@ -13,21 +13,20 @@ var sharedRules = map[string]func(egress.Chain) [][]expr.Any{
 	egress.Unmarked: unmarkedRules, egress.Dropped: droppedRules, egress.Related: relatedRules,
 }
 
-// rulesOf returns what is to be in a chain.
+// rulesOf returns what is to be in a chain, shared or a link's.
 func rulesOf(c egress.Chain) [][]expr.Any {
 	if rules, ok := sharedRules[c.Name]; ok {
 		return rules(c)
 	}
 	switch {
-	case c.IsBack():
+	case c.IsBack(): // back_134
 		return backRules(c)
-	case c.IsExit():
+	case c.IsExit(): // exit_134
 		return linkExitRules(c)
-	case c.IsMark():
+	case c.IsMark(): // mark_134
 		return markRules(c)
-	default:
-		return outRules(c)
 	}
+	return outRules(c) // out_134 for pods with a link of their own, bridged_134, unchecked_134
 }
 
 // preroutingRules classify what comes in. The chain's mask is the bits in which somebody
@@ -164,9 +163,7 @@ func forgedRules(egress.Chain) [][]expr.Any {
 	const loopback = 1 // the ifindex of lo in each network namespace (LOOPBACK_IFINDEX)
 	rules := [][]expr.Any{
 		// iif 0 fib saddr type local goto others
-		rule(byNoLink(), []expr.Any{
-			&expr.Fib{Register: reg1, FlagSADDR: true, ResultADDRTYPE: true}, equals(native(unix.RTN_LOCAL)),
-		}, goTo(egress.Others)),
+		rule(byNoLink(), exprs(&expr.Fib{Register: reg1, FlagSADDR: true, ResultADDRTYPE: true}, equals(native(unix.RTN_LOCAL))), goTo(egress.Others)),
 		// iif lo goto others
 		rule(meta(expr.MetaKeyIIF, native(loopback)), goTo(egress.Others)),
 	}
@@ -218,7 +215,7 @@ func postroutingRules(c egress.Chain) [][]expr.Any {
 		// meta mark & 0x0f000000 == 0x0f000000 oif @links meta mark set meta mark & 0xf0ffffff goto unmarked
 		//
 		// Without the mark the guard looks at it once more when others have translated it.
-		rule(markIs(c.Mask, c.Mask), []expr.Any{&expr.Meta{Key: expr.MetaKeyOIF, Register: reg1}}, in(egress.LinkSet),
+		rule(markIs(c.Mask, c.Mask), exprs(&expr.Meta{Key: expr.MetaKeyOIF, Register: reg1}), in(egress.LinkSet),
 			setMark(0, c.Mask), goTo(egress.Unmarked)),
 		// meta mark & 0x0f000000 == 0x0f000000 goto unmarked
 		rule(markIs(c.Mask, c.Mask), goTo(egress.Unmarked)),

@@ -15,41 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The table that exists while annotated pods do:
+// egressTable is table inet egress_ip, which exists while annotated pods do. Its maps and sets are
+// those of sharedSets, and, where no cluster networks are configured, of each link with ifindex 134
 //
-//	table inet egress_ip {
-//		map unmarked { type mark : verdict; size 1; }            # { 0 : goto others }
-//		set links { type iface_index; }                          # egress links
-//		set cluster4 { type ipv4_addr; flags interval; }         # and cluster6
-//		set cluster4_134 { type ipv4_addr; flags interval; }     # a link, where none is configured; and cluster6_134
-//		map snat4 { type ipv4_addr . iface_index : ipv4_addr; }  # pod . link : egress address; and snat6
-//		set exit4 { type ipv4_addr . iface_index; }              # egress address . link; and exit6
-//		set pods4 { type ipv4_addr . iface_index; }              # pod . where it is; and pods6
-//		set bridged4 { type ipv4_addr . ether_addr; }            # pod . its MAC address; and bridged6
-//		map out4 { type ipv4_addr : verdict; size 16384; }       # pod : goto out_134, egress address : goto forged; and out6
-//		map back4 { type ipv4_addr : verdict; size 16384; }      # pod : goto back_134; and back6
-//		map guard4 { type ipv4_addr : verdict; }                 # pod : goto exit_134; and guard6
-//		map arrived4 { type ipv4_addr : verdict; }               # address of a link : goto mark_134; and arrived6
-//		set dropped4 { type ipv4_addr . iface_index; size 4096; flags dynamic,timeout; timeout 5m; counter; } # and dropped6
-//		set forged4 { type ipv4_addr . iface_index; size 4096; flags dynamic,timeout; timeout 5m; counter; }  # and forged6
-//		chain prerouting { type filter hook prerouting priority dstnat + 10; ... }
-//		chain output { type route hook output priority mangle; ... }
-//		chain postrouting { type nat hook postrouting priority -199; ... }
-//		chain exit { type filter hook postrouting priority 2147483645; ... }
-//		chain out_134 { ... }       # a link, for pods with a link of their own
-//		chain bridged_134 { ... }   # a link, for pods on a bridge
-//		chain unchecked_134 { ... } # a link, for pods whose source is not checked
-//		chain back_134 { ... }      # a link
-//		chain mark_134 { ... }      # a link
-//		chain exit_134 { ... }      # a link
-//		chain inbound { ... }
-//		chain inside { ... }
-//		chain forged { ... }
-//		chain unmarked { ... }
-//		chain dropped { ... }
-//		chain related { ... }
-//		chain others { ... }
-//	}
+//	set cluster4_134 { type ipv4_addr; flags interval; }  # and cluster6_134
+//
+// Its chains are those of sharedRules, four of which are hooks, and, of each link, those of [rulesOf].
 var egressTable = &nftables.Table{Family: nftables.TableFamilyINet, Name: "egress_ip"}
 
 // hooks are the chains to which packets come from the kernel.
@@ -108,22 +79,35 @@ func (f ipFamily) with(behind nftables.SetDatatype) nftables.SetDatatype {
 func sharedSets() []*nftables.Set {
 	verdict := nftables.TypeVerdict
 	sets := []*nftables.Set{
+		// map unmarked { type mark : verdict; size 1; }  # { 0 : goto others }
 		{Name: egress.UnmarkedMap, KeyType: nftables.TypeMark, IsMap: true, DataType: verdict, Size: 1},
+		// set links { type iface_index; }  # egress links
 		{Name: egress.LinkSet, KeyType: nftables.TypeIFIndex},
 	}
 	for _, f := range ipFamilies {
 		atLink, atMAC := f.with(nftables.TypeIFIndex), f.with(nftables.TypeEtherAddr)
 		sets = append(sets, []*nftables.Set{
+			// set cluster4 { type ipv4_addr; flags interval; }
 			{Name: f.Cluster(), KeyType: f.addr, Interval: true},
+			// map snat4 { type ipv4_addr . iface_index : ipv4_addr; }  # pod . link : egress address
 			{Name: f.SNAT(), KeyType: atLink, Concatenation: true, IsMap: true, DataType: f.addr},
+			// set exit4 { type ipv4_addr . iface_index; }  # egress address . link
 			{Name: f.Exit(), KeyType: atLink, Concatenation: true},
+			// set pods4 { type ipv4_addr . iface_index; }  # pod . where it is
 			{Name: f.Pods(), KeyType: atLink, Concatenation: true},
+			// set bridged4 { type ipv4_addr . ether_addr; }  # pod . its MAC address
 			{Name: f.Bridged(), KeyType: atMAC, Concatenation: true},
+			// map out4 { type ipv4_addr : verdict; size 16384; }  # pod : goto out_134, egress address : goto forged
 			{Name: f.Out(), KeyType: f.addr, IsMap: true, DataType: verdict, Size: mostAddresses},
+			// map back4 { type ipv4_addr : verdict; size 16384; }  # pod : goto back_134
 			{Name: f.Back(), KeyType: f.addr, IsMap: true, DataType: verdict, Size: mostAddresses},
+			// map guard4 { type ipv4_addr : verdict; }  # pod : goto exit_134
 			{Name: f.Guard(), KeyType: f.addr, IsMap: true, DataType: verdict},
+			// map arrived4 { type ipv4_addr : verdict; }  # address of a link : goto mark_134
 			{Name: f.Arrived(), KeyType: f.addr, IsMap: true, DataType: verdict},
+			// set dropped4 { type ipv4_addr . iface_index; size 4096; flags dynamic,timeout; timeout 5m; counter; }
 			{Name: f.Drops(), KeyType: atLink, Concatenation: true, Dynamic: true, HasTimeout: true, Timeout: dropsRemembered, Size: mostDrops},
+			// set forged4, which is like dropped4
 			{Name: f.Forgeries(), KeyType: atLink, Concatenation: true, Dynamic: true, HasTimeout: true, Timeout: dropsRemembered, Size: mostDrops},
 		}...)
 	}
@@ -417,20 +401,11 @@ func (k *Kernel) matching(match func(egress.Element) bool, sets ...func(egress.F
 // ClassificationIsForeign reports whether the name of the table inet egress_ip is
 // somebody else's.
 func (k *Kernel) ClassificationIsForeign() (bool, error) {
-	name, err := k.foreignName()
-	return name != "", err
+	names, err := k.namesIn(egressTable)
+	return slices.ContainsFunc(names, isForeignName), err
 }
 
-// foreignName returns a chain or set of table inet egress_ip that is somebody else's, if there is one.
-func (k *Kernel) foreignName() (string, error) {
-	names, err := k.namesIn(egressTable)
-	for _, name := range names {
-		if !isOurName(name) {
-			return name, nil
-		}
-	}
-	return "", err
-}
+func isForeignName(name string) bool { return !isOurName(name) }
 
 // rewriteTable changes the table inet egress_ip, in one transaction: no packet meets a pod that is
 // classified and not translated, or chains that do not know it. Connections keep the

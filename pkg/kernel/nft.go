@@ -119,8 +119,8 @@ func (k *Kernel) namesIn(table *nftables.Table) (names []string, err error) {
 // setRules makes a chain's rules exactly these.
 func setRules(tx *nftables.Conn, chain *nftables.Chain, rules [][]expr.Any) {
 	tx.FlushChain(chain)
-	for _, exprs := range rules {
-		tx.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: exprs})
+	for _, r := range rules {
+		tx.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: r})
 	}
 }
 
@@ -420,120 +420,93 @@ var (
 	ipFamilies = []ipFamily{ip4, ip6}
 )
 
+// The words of a rule, each the expressions for what nft calls it. A rule, or a part of one, is made of them by rule.
+
+func rule(parts ...[]expr.Any) []expr.Any { return slices.Concat(parts...) }
+func exprs(e ...expr.Any) []expr.Any      { return e }
+
 // only is `meta nfproto ipv4`, or ipv6: in an inet table both families pass.
-func (f ipFamily) only() []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg1}, equals([]byte{f.nfproto})}
-}
+func (f ipFamily) only() []expr.Any { return meta(expr.MetaKeyNFPROTO, []byte{f.nfproto}) }
 
-func (f ipFamily) address(at uint32) []expr.Any {
-	return []expr.Any{&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: f.size}}
-}
-
-// saddr and daddr are `ip saddr` and `ip daddr`; source and dest are the same of a packet
-// whose family is known.
+// saddr and daddr are `ip saddr` and `ip daddr`; source and dest are the same of a packet whose family is known.
 func (f ipFamily) saddr() []expr.Any  { return rule(f.only(), f.source()) }
 func (f ipFamily) daddr() []expr.Any  { return rule(f.only(), f.dest()) }
-func (f ipFamily) source() []expr.Any { return f.address(f.sourceAt) }
-func (f ipFamily) dest() []expr.Any   { return f.address(f.destAt) }
+func (f ipFamily) source() []expr.Any { return exprs(networkHeader(f.sourceAt, f.size)) }
+func (f ipFamily) dest() []expr.Any   { return exprs(networkHeader(f.destAt, f.size)) }
 
-// ctSaddr is `ct original ip saddr`, which only packets of the family have.
-func (f ipFamily) ctSaddr() []expr.Any {
-	return []expr.Any{&expr.Ct{Key: f.ctSource, Register: reg1, Direction: expr.CtDirOriginal}}
-}
-
-func (f ipFamily) ctDaddr() []expr.Any {
-	return []expr.Any{&expr.Ct{Key: f.ctDest, Register: reg1, Direction: expr.CtDirOriginal}}
-}
+// ctSaddr and ctDaddr are `ct original ip saddr` and `ct original ip daddr`, which only packets of the family have.
+func (f ipFamily) ctSaddr() []expr.Any { return exprs(ctOriginal(f.ctSource)) }
+func (f ipFamily) ctDaddr() []expr.Any { return exprs(ctOriginal(f.ctDest)) }
 
 // iif, oif and etherSaddr are `. iif`, `. oif` and `. ether saddr` (IEEE 802.3), behind an address.
 func (f ipFamily) iif() []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: f.behindAddr}}
+	return exprs(&expr.Meta{Key: expr.MetaKeyIIF, Register: f.behindAddr})
 }
-
 func (f ipFamily) oif() []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr}}
+	return exprs(&expr.Meta{Key: expr.MetaKeyOIF, Register: f.behindAddr})
 }
-
 func (f ipFamily) etherSaddr() []expr.Any {
-	return []expr.Any{&expr.Payload{DestRegister: f.behindAddr, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}}
+	return exprs(&expr.Payload{DestRegister: f.behindAddr, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6})
 }
 
-// rule is a rule, or a part of one, of these parts.
-func rule(parts ...[]expr.Any) []expr.Any { return slices.Concat(parts...) }
+func networkHeader(at, size uint32) *expr.Payload {
+	return &expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: size}
+}
 
-// What ends a rule.
+func ctOriginal(key expr.CtKey) *expr.Ct {
+	return &expr.Ct{Key: key, Register: reg1, Direction: expr.CtDirOriginal}
+}
+
 var (
-	counter = []expr.Any{&expr.Counter{}}
-	accept  = []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
-	drop    = []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
-	returns = []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}
+	counter = exprs(&expr.Counter{})
+	accept  = exprs(&expr.Verdict{Kind: expr.VerdictAccept})
+	drop    = exprs(&expr.Verdict{Kind: expr.VerdictDrop})
+	returns = exprs(&expr.Verdict{Kind: expr.VerdictReturn})
 )
 
-func goTo(chain string) []expr.Any {
-	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
-}
+func goTo(chain string) []expr.Any { return exprs(&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}) }
+func jump(chain string) []expr.Any { return exprs(&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}) }
 
-func jump(chain string) []expr.Any {
-	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
-}
-
-// vmap is `vmap @map`, with the key in reg1.
+// vmap is `vmap @map`, in `@set`, notIn `!= @set` and update `update @set { .. counter }`, with the key in reg1.
 func vmap(name string) []expr.Any {
-	return []expr.Any{&expr.Lookup{SourceRegister: reg1, SetName: name, IsDestRegSet: true}}
+	return exprs(&expr.Lookup{SourceRegister: reg1, SetName: name, IsDestRegSet: true})
 }
-
-// in is `@set`, and notIn `!= @set`.
-func in(set string) []expr.Any {
-	return []expr.Any{&expr.Lookup{SourceRegister: reg1, SetName: set}}
-}
-
+func in(set string) []expr.Any { return exprs(&expr.Lookup{SourceRegister: reg1, SetName: set}) }
 func notIn(set string) []expr.Any {
-	return []expr.Any{&expr.Lookup{SourceRegister: reg1, SetName: set, Invert: true}}
+	return exprs(&expr.Lookup{SourceRegister: reg1, SetName: set, Invert: true})
 }
-
-// update is `update @set { .. counter }`.
 func update(set string) []expr.Any {
-	return []expr.Any{&expr.Dynset{SrcRegKey: reg1, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: counter}}
+	return exprs(&expr.Dynset{SrcRegKey: reg1, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: counter})
 }
 
-func equals(data []byte) *expr.Cmp { return &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: data} }
+func equals(data []byte) *expr.Cmp  { return &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: data} }
+func differs(data []byte) *expr.Cmp { return &expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: data} }
 
-// meta is `meta key data`.
+// meta is `meta key data`, direction `ct direction original` or reply, and state `ct state ..`.
 func meta(key expr.MetaKey, data []byte) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: key, Register: reg1}, equals(data)}
+	return exprs(&expr.Meta{Key: key, Register: reg1}, equals(data))
 }
-
-// direction is `ct direction original` or reply.
 func direction(direction byte) []expr.Any {
-	return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}, equals([]byte{direction})}
+	return exprs(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}, equals([]byte{direction}))
 }
-
-// state is `ct state ..`.
 func state(bits uint32) []expr.Any { return hasBit(expr.CtKeySTATE, bits) }
 
 // untrackable is what conntrack cannot place, or is told not to track.
 const untrackable = expr.CtStateBitINVALID | expr.CtStateBitUNTRACKED
 
 func hasBit(key expr.CtKey, bits uint32) []expr.Any {
-	return []expr.Any{
-		&expr.Ct{Key: key, Register: reg1},
-		bitwise(bits, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: native(0)},
-	}
+	return exprs(&expr.Ct{Key: key, Register: reg1}, bitwise(bits, 0), differs(native(0)))
 }
 
-// markBits is `meta mark & mask`, to be compared or looked up.
-func markBits(mask uint32) []expr.Any { return []expr.Any{loadMark(), bitwise(mask, 0)} }
-
-// markIs is `meta mark & mask == mark`.
+// markBits is `meta mark & mask`, to be compared or looked up; markIs is `meta mark & mask == mark`, and setMark
+// `meta mark set meta mark & ~mask | mark`: bits outside the mask stay.
+func markBits(mask uint32) []expr.Any     { return exprs(loadMark(), bitwise(mask, 0)) }
 func markIs(mark, mask uint32) []expr.Any { return append(markBits(mask), equals(native(mark))) }
-
-// setMark is `meta mark set meta mark & ~mask | mark`: bits outside the mask stay.
 func setMark(mark, mask uint32) []expr.Any {
-	return []expr.Any{loadMark(), bitwise(^mask, mark), storeMark()}
+	return exprs(loadMark(), bitwise(^mask, mark), storeMark())
 }
 
 func loadMark() *expr.Meta { return &expr.Meta{Key: expr.MetaKeyMARK, Register: reg1} }
-
 func storeMark() *expr.Meta {
 	return &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg1}
 }

@@ -35,14 +35,12 @@ var neighbourDiscovery = []byte{134, 135, 136, 137}
 func probePreroutingRules(p egress.Probe) [][]expr.Any {
 	rules := [][]expr.Any{
 		// ip6 saddr != fe80::1234:5678:9abc return
-		rule(ip6.source(), []expr.Any{&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: p.Source.AsSlice()}}, returns),
+		rule(ip6.source(), exprs(differs(p.Source.AsSlice())), returns),
 		// ip6 daddr & ff00:: == ff00:: return
 		//
 		// A probe goes to one address. What the router says to all (adverts, MLD
 		// queries) counts only from its link-local address.
-		rule([]expr.Any{
-			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: ip6.destAt, Len: 1}, equals([]byte{0xff}),
-		}, returns),
+		rule(exprs(networkHeader(ip6.destAt, 1), equals([]byte{0xff})), returns),
 	}
 	for _, icmpv6Type := range neighbourDiscovery {
 		// icmpv6 type nd-router-advert return
@@ -50,7 +48,7 @@ func probePreroutingRules(p egress.Probe) [][]expr.Any {
 		// The router has the same link-local address. With a translated source its
 		// adverts no longer count, and the default route times out after 9000 s.
 		rules = append(rules, rule(meta(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_ICMPV6}),
-			transportByte(0), []expr.Any{equals([]byte{icmpv6Type})}, returns))
+			transportByte(0), exprs(equals([]byte{icmpv6Type})), returns))
 	}
 	for _, link := range p.Links {
 		// iifname "eth0" ip6 saddr set 2603:1062:0:1:fe80:1234:5678:9abc counter
@@ -68,7 +66,7 @@ func probePreroutingRules(p egress.Probe) [][]expr.Any {
 // forged a packet of the other side's, as if that had opened the connection.
 func probePostroutingRules(p egress.Probe) [][]expr.Any {
 	const flags, syn, ack = 13, 0x02, 0x10 // RFC 9293
-	toTranslated := rule(ip6.dest(), []expr.Any{equals(p.Translated.AsSlice())})
+	toTranslated := rule(ip6.dest(), exprs(equals(p.Translated.AsSlice())))
 	rules := [][]expr.Any{
 		// ip6 daddr 2603:1062:0:1:fe80:1234:5678:9abc tcp flags syn / syn,ack return
 		rule(toTranslated, meta(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP}), transportByte(flags), []expr.Any{
@@ -93,7 +91,7 @@ func ifNameKey(name string) []byte {
 
 // transportByte loads a byte of the transport header.
 func transportByte(at uint32) []expr.Any {
-	return []expr.Any{&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: at, Len: 1}}
+	return exprs(&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: at, Len: 1})
 }
 
 // setIP6 overwrites an address of the IPv6 header. Without the pseudo-header

@@ -278,9 +278,9 @@ func (k *Kernel) Foreign(families []egress.Family, at egress.Priorities) (string
 			return fmt.Sprintf("somebody else's %s rule stands at egress-ip's priority (%s); remove it, or set rulePriority", f, foreign[0]), nil
 		}
 	}
-	name, err := k.foreignName()
-	if err != nil || name == "" {
-		return "", err
+	names, err := k.namesIn(egressTable)
+	if i := slices.IndexFunc(names, isForeignName); i >= 0 {
+		return fmt.Sprintf("somebody else uses the nftables table inet %s (it has %q); rename or delete that table", egressTable.Name, names[i]), nil
 	}
-	return fmt.Sprintf("somebody else uses the nftables table inet %s (it has %q); rename or delete that table", egressTable.Name, name), nil
+	return "", err
 }
