@@ -2,31 +2,25 @@ package kernel
 
 import (
 	"net/netip"
-	"slices"
 	"testing"
 
-	"github.com/egress-ip/egress-ip/pkg/egress"
-	"github.com/google/nftables"
 	"github.com/stretchr/testify/require"
 )
 
-// What a set is said to hold is what it was made from.
-func TestFromCluster(t *testing.T) {
+// TestIPVSAddress: endpoints as the kernel prints them, and what is none.
+func TestIPVSAddress(t *testing.T) {
 	t.Parallel()
-	var prefixes []netip.Prefix
-	for _, p := range []string{"10.1.0.0/16", "10.0.0.0/16", "10.4.0.0/16", "224.0.0.0/3"} {
-		prefixes = append(prefixes, netip.MustParsePrefix(p))
+	for endpoint, want := range map[string]string{
+		"0A60000A:0050": "10.96.0.10",
+		"CB007150:1F90": "203.0.113.80",
+		"[2001:0db8:0080:0000:0000:0000:0000:0080]:1F90": "2001:db8:80::80",
+		"00000001":          "", // a mark
+		"LocalAddress:Port": "",
+		"0A6000:0050":       "",
+		"[2001:db8::g]:1":   "",
+		"":                  "",
+	} {
+		address, _ := netip.ParseAddr(want)
+		require.Equal(t, address, ipvsAddress(endpoint), endpoint)
 	}
-	made := egress.Classes{Cluster: prefixes}.ClusterElements()
-	backward := slices.Clone(intervals(made))
-	slices.Reverse(backward)
-	for _, in := range [][]nftables.SetElement{intervals(made), backward} {
-		require.Equal(t, made, fromCluster("cluster4", in))
-	}
-	key := func(s string) []byte { return netip.MustParseAddr(s).AsSlice() }
-	require.Empty(t, fromCluster("cluster4", nil))
-	// nft itself begins with an end, and knows ranges that are no network.
-	require.Empty(t, fromCluster("cluster4", []nftables.SetElement{{Key: key("0.0.0.0"), IntervalEnd: true}}))
-	require.Equal(t, []egress.Element{{Set: "cluster4", Pod: netip.MustParseAddr("10.0.0.1")}},
-		fromCluster("cluster4", []nftables.SetElement{{Key: key("10.0.0.1")}, {Key: key("10.0.0.9"), IntervalEnd: true}}))
 }

@@ -275,7 +275,7 @@ func (k *Kernel) Foreign(families []egress.Family, at egress.Priorities) (string
 			return "", err
 		}
 		if len(foreign) > 0 {
-			return fmt.Sprintf("somebody else's %s rule stands at egress-ip's priority (%s); remove it, or set rulePriority", f, foreign[0]), nil
+			return fmt.Sprintf("somebody else's %s rule has a priority of egress-ip's (%s); remove it, or set rulePriority", f, foreign[0]), nil
 		}
 	}
 	names, err := k.namesIn(egressTable)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -131,4 +132,57 @@ func TestReadsAreConsistent(t *testing.T) {
 			read()
 		}
 	})
+}
+
+func TestIntervals(t *testing.T) {
+	key := func(s string) []byte { return netip.MustParseAddr(s).AsSlice() }
+	for name, tt := range map[string]struct {
+		prefixes []string
+		want     []nftables.SetElement
+	}{
+		"none": {nil, nil},
+		"one":  {[]string{"10.244.0.0/16"}, []nftables.SetElement{{Key: key("10.244.0.0")}, {Key: key("10.245.0.0"), IntervalEnd: true}}},
+		"one inside another": {[]string{"10.244.1.0/24", "10.0.0.0/8", "10.244.0.0/16"}, []nftables.SetElement{
+			{Key: key("10.0.0.0")}, {Key: key("11.0.0.0"), IntervalEnd: true},
+		}},
+		"side by side": {[]string{"10.1.0.0/16", "10.0.0.0/16"}, []nftables.SetElement{
+			{Key: key("10.0.0.0")}, {Key: key("10.1.0.0"), IntervalEnd: true},
+			{Key: key("10.1.0.0")}, {Key: key("10.2.0.0"), IntervalEnd: true},
+		}},
+		"up to the last address": {[]string{"224.0.0.0/3"}, []nftables.SetElement{{Key: key("224.0.0.0"), IntervalOpen: true}}},
+		"IPv6":                   {[]string{"fd00:10::/32"}, []nftables.SetElement{{Key: key("fd00:10::")}, {Key: key("fd00:11::"), IntervalEnd: true}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var prefixes []netip.Prefix
+			for _, p := range tt.prefixes {
+				prefixes = append(prefixes, netip.MustParsePrefix(p))
+			}
+			elements := egress.Classes{Cluster: prefixes}.ClusterElements()
+			require.Equal(t, tt.want, intervals(elements))
+			if len(elements) > 0 {
+				require.Equal(t, elements, fromCluster(elements[0].Set, slices.Clone(tt.want)))
+			}
+		})
+	}
+}
+
+// What a set is said to hold is what it was made from.
+func TestFromCluster(t *testing.T) {
+	t.Parallel()
+	var prefixes []netip.Prefix
+	for _, p := range []string{"10.1.0.0/16", "10.0.0.0/16", "10.4.0.0/16", "224.0.0.0/3"} {
+		prefixes = append(prefixes, netip.MustParsePrefix(p))
+	}
+	made := egress.Classes{Cluster: prefixes}.ClusterElements()
+	backward := slices.Clone(intervals(made))
+	slices.Reverse(backward)
+	for _, in := range [][]nftables.SetElement{intervals(made), backward} {
+		require.Equal(t, made, fromCluster("cluster4", in))
+	}
+	key := func(s string) []byte { return netip.MustParseAddr(s).AsSlice() }
+	require.Empty(t, fromCluster("cluster4", nil))
+	// nft itself begins with an end, and knows ranges that are no network.
+	require.Empty(t, fromCluster("cluster4", []nftables.SetElement{{Key: key("0.0.0.0"), IntervalEnd: true}}))
+	require.Equal(t, []egress.Element{{Set: "cluster4", Pod: netip.MustParseAddr("10.0.0.1")}},
+		fromCluster("cluster4", []nftables.SetElement{{Key: key("10.0.0.1")}, {Key: key("10.0.0.9"), IntervalEnd: true}}))
 }
