@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"errors"
-	"log/slog"
 	"net/netip"
 	"slices"
 
@@ -55,13 +54,19 @@ type Change struct {
 // error may be [ErrChanged].
 func (k *Kernel) Apply(c Change, goOn bool) error {
 	var errs []error
-	for _, step := range []func(Change) error{
-		k.dropEnded,
-		k.addRoutes, k.addAddresses, k.setMarks, k.addRules,
-		k.rewriteTable,
-		k.deleteRules, k.dropConnections, k.deleteAddresses, k.deleteRoutes,
+	for _, step := range []func() error{
+		func() error { return each(c.Ended, k.deleteConntrack) },
+		func() error { return k.changeRoutes(c) },
+		func() error { return each(c.Missing.Addresses, k.addAddress) },
+		func() error { return setMarks(c) },
+		func() error { return each(inOrder(c.Missing.Rules), k.addRule) },
+		func() error { return k.rewriteTable(c) },
+		func() error { return each(backward(inOrder(c.Surplus.Rules)), k.deleteRule) },
+		func() error { return k.dropConnections(c) },
+		func() error { return each(c.Surplus.Addresses, k.deleteAddress) },
+		func() error { return k.deleteRoutes(c) },
 	} {
-		err := step(c)
+		err := step()
 		if err != nil && !goOn {
 			return err
 		}
@@ -78,39 +83,13 @@ func each[T any](all []T, do func(T) error) error {
 	return errors.Join(errs...)
 }
 
-func (k *Kernel) dropEnded(c Change) error { return each(c.Ended, k.deleteConntrack) }
-
-// addRoutes makes each table that is to exist what it is to be.
-func (k *Kernel) addRoutes(c Change) error {
-	return each(c.Tables, func(t egress.LinkTable) error {
-		of := func(routes []egress.Route) []egress.Route {
-			return slices.DeleteFunc(slices.Clone(routes), func(r egress.Route) bool { return !t.Has(r) })
-		}
-		return k.setRoutes(of(c.Want.Routes), of(c.Have.Routes))
-	})
+func only[T any](all []T, which func(T) bool) []T {
+	return slices.DeleteFunc(slices.Clone(all), func(one T) bool { return !which(one) })
 }
 
-func (k *Kernel) addAddresses(c Change) error {
-	return each(c.Missing.Addresses, func(a egress.Address) error {
-		added, err := k.addAddress(a)
-		if err != nil || !added {
-			return err
-		}
-		// A firewall may drop it, even our own chain that is still to be repaired: then neighbours
-		// find out later.
-		if err := k.announce(a); err != nil {
-			slog.Warn("neighbours may look for an address elsewhere for a while", "error", err)
-		}
-		return nil
-	})
-}
-
-func (k *Kernel) setMarks(c Change) error {
-	err := each(c.Marked, func(link string) error { return SetSrcValidMark(link, true) })
-	if err == nil && c.UnmarkAll {
-		err = SetSrcValidMark(AllLinks, false)
-	}
-	return err
+func backward[T any](all []T) []T {
+	slices.Reverse(all)
+	return all
 }
 
 // inOrder returns rules in the order in which to add them.
@@ -120,14 +99,26 @@ func inOrder(rules []egress.Rule) []egress.Rule {
 	return rules
 }
 
-func (k *Kernel) addRules(c Change) error {
-	return each(inOrder(c.Missing.Rules), k.addRule)
+// changeRoutes makes each table that is to exist what it is to be.
+func (k *Kernel) changeRoutes(c Change) error {
+	return each(c.Tables, func(t egress.LinkTable) error {
+		return k.setRoutes(only(c.Want.Routes, t.Has), only(c.Have.Routes, t.Has))
+	})
 }
 
-func (k *Kernel) deleteRules(c Change) error {
-	rules := inOrder(c.Surplus.Rules)
-	slices.Reverse(rules)
-	return each(rules, k.deleteRule)
+// deleteRoutes leaves tables alone that are to exist: changeRoutes has dealt with them.
+func (k *Kernel) deleteRoutes(c Change) error {
+	return k.setRoutes(nil, only(c.Surplus.Routes, func(r egress.Route) bool {
+		return !slices.ContainsFunc(c.Tables, func(t egress.LinkTable) bool { return t.Has(r) })
+	}))
+}
+
+func setMarks(c Change) error {
+	err := each(c.Marked, func(link string) error { return SetSrcValidMark(link, true) })
+	if err == nil && c.UnmarkAll {
+		err = SetSrcValidMark(AllLinks, false)
+	}
+	return err
 }
 
 func (k *Kernel) dropConnections(c Change) error {
@@ -136,15 +127,6 @@ func (k *Kernel) dropConnections(c Change) error {
 		err = errors.Join(err, k.deleteMistranslated(c.Suspects, c.Inside))
 	}
 	return err
-}
-
-func (k *Kernel) deleteAddresses(c Change) error { return each(c.Surplus.Addresses, k.deleteAddress) }
-
-// deleteRoutes leaves tables alone that stay: addRoutes has dealt with them.
-func (k *Kernel) deleteRoutes(c Change) error {
-	return k.setRoutes(nil, slices.DeleteFunc(slices.Clone(c.Surplus.Routes), func(r egress.Route) bool {
-		return slices.ContainsFunc(c.Tables, func(t egress.LinkTable) bool { return t.Has(r) })
-	}))
 }
 
 // Found is what exists on a node.
@@ -158,7 +140,7 @@ type Found struct {
 // same keys, other routes in the same tables. Addresses are those that exist.
 func (k *Kernel) ReadAt(want egress.State, tables []egress.LinkTable, addresses []egress.Address) (f Found, err error) {
 	for _, family := range egress.Families {
-		of := slices.DeleteFunc(slices.Clone(want.Rules), func(r egress.Rule) bool { return r.Family != family })
+		of := only(want.Rules, func(r egress.Rule) bool { return r.Family == family })
 		if len(of) == 0 {
 			continue
 		}
@@ -182,7 +164,7 @@ func (k *Kernel) ReadAt(want egress.State, tables []egress.LinkTable, addresses 
 		f.State.Routes = append(f.State.Routes, ours...)
 		f.Astray = append(f.Astray, t.Astray(others)...)
 	}
-	f.State.Addresses = slices.DeleteFunc(slices.Clone(want.Addresses), func(a egress.Address) bool { return !slices.Contains(addresses, a) })
+	f.State.Addresses = only(want.Addresses, func(a egress.Address) bool { return slices.Contains(addresses, a) })
 	f.Classified, err = k.ClassificationAt(want)
 	f.State.Chains, f.State.Elements = f.Classified.Chains, f.Classified.Elements
 	return f, err

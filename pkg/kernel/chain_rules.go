@@ -284,7 +284,7 @@ func unmarkedRules(egress.Chain) (rules [][]expr.Any) {
 			// ct original ip saddr vmap @guard4
 			rule(f.ctSaddr(), vmap(f.Guard())),
 			// ct state invalid,untracked ip saddr vmap @guard4
-			rule(f.only(), state(untrackable), f.source(), vmap(f.Guard())))
+			rule(f.proto(), state(untrackable), f.source(), vmap(f.Guard())))
 	}
 	const sourceNAT = 1 << 4 // IPS_SRC_NAT of linux/netfilter/nf_conntrack_common.h
 	for _, f := range ipFamilies {
@@ -329,9 +329,9 @@ func droppedRules(egress.Chain) [][]expr.Any {
 	for _, f := range ipFamilies {
 		rules = append(rules,
 			// ct state untracked update @dropped4 { ip saddr . oif counter } drop
-			rule(f.only(), state(expr.CtStateBitUNTRACKED), f.source(), f.oif(), update(f.Drops()), drop),
+			rule(f.proto(), state(expr.CtStateBitUNTRACKED), f.source(), f.oif(), update(f.Drops()), drop),
 			// update @dropped4 { ct original ip saddr . oif counter }
-			rule(f.only(), f.ctSaddr(), f.oif(), update(f.Drops())))
+			rule(f.proto(), f.ctSaddr(), f.oif(), update(f.Drops())))
 	}
 	// counter drop
 	return append(rules, rule(counter, drop))

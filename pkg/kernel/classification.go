@@ -274,8 +274,7 @@ func (k *Kernel) chains(want []egress.Chain) (have []egress.Chain, err error) {
 	if err != nil {
 		return nil, err
 	}
-	right = slices.DeleteFunc(right, func(c egress.Chain) bool { return !hooked[c.Name] })
-	return append(right, others...), nil
+	return append(only(right, func(c egress.Chain) bool { return hooked[c.Name] }), others...), nil
 }
 
 // withRules returns those of the chains whose rules are as they should be.
@@ -390,7 +389,7 @@ func (k *Kernel) matching(match func(egress.Element) bool, sets ...func(egress.F
 				if err != nil {
 					return err
 				}
-				found = append(found, slices.DeleteFunc(elements, func(e egress.Element) bool { return !match(e) })...)
+				found = append(found, only(elements, match)...)
 			}
 		}
 		return nil
@@ -505,9 +504,9 @@ func unneededSets(names []string, c Change) []string {
 		touch(e.Set)
 	}
 	wanted := clusterSets(c.Want.Chains)
-	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+	return only(names, func(name string) bool {
 		index, _ := egress.LinkOf(name)
-		return !links[index] || !setNamed(name).Interval || slices.Contains(wanted, name)
+		return links[index] && setNamed(name).Interval && !slices.Contains(wanted, name)
 	})
 }
 

@@ -161,7 +161,7 @@ func heldRules(mask uint32) [][]expr.Any {
 			// ct original ip saddr . oif @guard4 ip saddr . oif @wrong4 counter drop
 			rule(pods, f.saddr(), f.oif(), in(f.Wrong()), counter, drop),
 			// ct state invalid,untracked ip saddr . oif @guard4 counter drop
-			rule(f.only(), state(untrackable), f.source(), f.oif(), in(f.Guard()), counter, drop))
+			rule(f.proto(), state(untrackable), f.source(), f.oif(), in(f.Guard()), counter, drop))
 		for _, byMAC := range []bool{false, true} {
 			// meta mark & 0x0f000000 == 0 ct direction original ct original ip saddr . iif @pods4 ip daddr != @cluster4 counter drop
 			//

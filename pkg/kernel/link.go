@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net"
 	"net/netip"
@@ -193,8 +194,8 @@ func (k *Kernel) Addresses() ([]egress.LinkAddress, error) {
 	return addresses, nil
 }
 
-// addAddress adds an egress address to its link; added is false where the link had it already.
-func (k *Kernel) addAddress(a egress.Address) (added bool, err error) {
+// addAddress adds an egress address to its link, and tells the link's neighbours, unless the link had it already.
+func (k *Kernel) addAddress(a egress.Address) error {
 	addr := &netlink.Addr{IPNet: fromPrefix(egress.Host(a.Address)), LinkIndex: a.Link}
 	if a.Address.Is6() {
 		// No wait for duplicate address detection while a pod starts; no /128 in
@@ -202,17 +203,24 @@ func (k *Kernel) addAddress(a egress.Address) (added bool, err error) {
 		addr.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
 		addr.ValidLft = math.MaxUint32
 	}
-	err = k.rt().AddrAdd(nil, addr)
+	err := k.rt().AddrAdd(nil, addr)
 	if errors.Is(err, unix.EEXIST) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("add address %s: %w", a, noAnswer(err))
+		return fmt.Errorf("add address %s: %w", a, noAnswer(err))
 	}
-	if a.Address.Is4() {
-		return true, nil
+	if a.Address.Is6() {
+		if err := k.awaitLocal(a); err != nil {
+			return err
+		}
 	}
-	return true, k.awaitLocal(a)
+	// A firewall may drop it, even our own chain that is still to be repaired: then neighbours
+	// find out later.
+	if err := k.announce(a); err != nil {
+		slog.Warn("neighbours may look for an address elsewhere for a while", "error", err)
+	}
+	return nil
 }
 
 // awaitLocal waits until an IPv6 address that was added works: the kernel joins

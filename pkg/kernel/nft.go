@@ -327,7 +327,7 @@ func deleteElements(tx *nftables.Conn, set *nftables.Set, elements []egress.Elem
 // replaceNetworks makes a set of networks those that are the set's.
 func replaceNetworks(tx *nftables.Conn, set *nftables.Set, elements []egress.Element) error {
 	tx.FlushSet(set)
-	return tx.SetAddElements(set, intervals(slices.DeleteFunc(slices.Clone(elements), func(e egress.Element) bool { return e.Set != set.Name })))
+	return tx.SetAddElements(set, intervals(only(elements, func(e egress.Element) bool { return e.Set == set.Name })))
 }
 
 // intervals turns networks that do not overlap into what an interval set holds:
@@ -425,12 +425,12 @@ var (
 func rule(parts ...[]expr.Any) []expr.Any { return slices.Concat(parts...) }
 func exprs(e ...expr.Any) []expr.Any      { return e }
 
-// only is `meta nfproto ipv4`, or ipv6: in an inet table both families pass.
-func (f ipFamily) only() []expr.Any { return meta(expr.MetaKeyNFPROTO, []byte{f.nfproto}) }
+// proto is `meta nfproto ipv4`, or ipv6: in an inet table both families pass.
+func (f ipFamily) proto() []expr.Any { return meta(expr.MetaKeyNFPROTO, []byte{f.nfproto}) }
 
 // saddr and daddr are `ip saddr` and `ip daddr`; source and dest are the same of a packet whose family is known.
-func (f ipFamily) saddr() []expr.Any  { return rule(f.only(), f.source()) }
-func (f ipFamily) daddr() []expr.Any  { return rule(f.only(), f.dest()) }
+func (f ipFamily) saddr() []expr.Any  { return rule(f.proto(), f.source()) }
+func (f ipFamily) daddr() []expr.Any  { return rule(f.proto(), f.dest()) }
 func (f ipFamily) source() []expr.Any { return exprs(networkHeader(f.sourceAt, f.size)) }
 func (f ipFamily) dest() []expr.Any   { return exprs(networkHeader(f.destAt, f.size)) }
 
