@@ -25,21 +25,21 @@ var egressTable = &nftables.Table{Family: nftables.TableFamilyINet, Name: "egres
 
 // hooks are the chains to which packets come from the kernel.
 var hooks = map[string]*nftables.Chain{
-	egress.Prerouting: {
+	egress.Prerouting: { // type filter hook prerouting priority dstnat + 10
 		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting,
 		// Behind everyone's DNAT: the real destination counts, a Service's backend.
 		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 10),
 	},
-	egress.Output: {
+	egress.Output: { // type route hook output priority mangle
 		Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
 	},
-	egress.Postrouting: {
+	egress.Postrouting: { // type nat hook postrouting priority -199
 		Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting,
 		// Before everyone's masquerade: the first to translate a connection wins. The kernel
 		// has no nat chain before this (nft_chain_validate_hooks: above NF_IP_PRI_CONNTRACK).
 		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityConntrack + 1),
 	},
-	egress.Exit: {
+	egress.Exit: { // type filter hook postrouting priority 2147483645
 		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPostrouting,
 		// Behind everyone's translation, stateless ones too. Only the watcher's guard and
 		// NF_IP_PRI_CONNTRACK_CONFIRM are behind it: a connection whose first packet is dropped
@@ -143,9 +143,17 @@ func isOurName(name string) bool {
 }
 
 // isFormerName knows what the table had up to version 0.6: it is removed where it is found.
-func isFormerName(name string) bool { return isFormerSet(name) || strings.HasPrefix(name, "counted_") }
+func isFormerName(name string) bool {
+	return name == "sent4" || name == "sent6" || strings.HasPrefix(name, "counted_")
+}
 
-func isFormerSet(name string) bool { return name == "sent4" || name == "sent6" }
+// isFormer reports whether a set is one of ours as another version has made it, or nft, which has loaded
+// a listing: it gives sets of concatenations without intervals other flags.
+func isFormer(s *nftables.Set) bool {
+	want := setNamed(s.Name)
+	return isFormerName(s.Name) ||
+		isOurName(s.Name) && (s.KeyType.Bytes != want.KeyType.Bytes || s.Concatenation != want.Concatenation)
+}
 
 // clusterSets returns the names of the sets of networks that chains refer to, and of those
 // that exist with the table.
@@ -204,7 +212,7 @@ func (k *Kernel) Classification(want []egress.Chain) (c Classified, err error) {
 			return err
 		}
 		for _, s := range sets {
-			if !isOurName(s.Name) || isFormerName(s.Name) {
+			if !isOurName(s.Name) {
 				continue
 			}
 			if setNamed(s.Name).Dynamic {
@@ -221,16 +229,6 @@ func (k *Kernel) Classification(want []egress.Chain) (c Classified, err error) {
 		return nil
 	})
 	return c, k.classifyError(err)
-}
-
-// isFormer reports whether a set is one of ours as another version has made it, or nft, which has loaded
-// a listing: it gives sets of concatenations without intervals other flags.
-func isFormer(s *nftables.Set) bool {
-	if !isOurName(s.Name) || isFormerSet(s.Name) {
-		return isOurName(s.Name)
-	}
-	want := setNamed(s.Name)
-	return s.KeyType.Bytes != want.KeyType.Bytes || s.Concatenation != want.Concatenation
 }
 
 // drops reads a set that rules fill.

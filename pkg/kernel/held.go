@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -28,20 +29,13 @@ import (
 //	}
 var heldTable = &nftables.Table{Family: nftables.TableFamilyINet, Name: "egress_ip_held", Flags: nftables.TableFlagOwner}
 
-// heldSets are the sets of the table, but for those of the cluster's networks.
 func heldSets() (sets []*nftables.Set) {
 	for _, f := range ipFamilies {
+		sets = append(sets, &nftables.Set{Name: f.Cluster(), KeyType: f.addr, Interval: true})
 		for _, name := range []string{f.Guard(), f.Pods(), f.Exit(), f.Wrong()} {
 			sets = append(sets, &nftables.Set{Name: name, KeyType: f.with(nftables.TypeIFIndex), Concatenation: true})
 		}
 		sets = append(sets, &nftables.Set{Name: f.Bridged(), KeyType: f.with(nftables.TypeEtherAddr), Concatenation: true})
-	}
-	return inTable(heldTable, sets)
-}
-
-func heldClusters() (sets []*nftables.Set) {
-	for _, f := range ipFamilies {
-		sets = append(sets, &nftables.Set{Name: f.Cluster(), KeyType: f.addr, Interval: true})
 	}
 	return inTable(heldTable, sets)
 }
@@ -102,18 +96,14 @@ func (g *HeldGuard) write(want egress.Held) (err error) {
 	have, wanted := all(g.held), all(want)
 	missing, surplus := egress.Missing(wanted, have), egress.Missing(have, wanted)
 	for _, s := range heldSets() {
-		if err := addElements(g.nft, s, missing); err != nil {
-			return err
+		var err error
+		if !s.Interval {
+			err = errors.Join(addElements(g.nft, s, missing), deleteElements(g.nft, s, surplus))
+		} else if !slices.Equal(g.held.Cluster, want.Cluster) {
+			err = replaceNetworks(g.nft, s, want.Cluster)
 		}
-		if err := deleteElements(g.nft, s, surplus); err != nil {
+		if err != nil {
 			return err
-		}
-	}
-	if !slices.Equal(g.held.Cluster, want.Cluster) {
-		for _, s := range heldClusters() {
-			if err := replaceNetworks(g.nft, s, want.Cluster); err != nil {
-				return err
-			}
 		}
 	}
 	return g.nft.Flush()
@@ -126,7 +116,7 @@ func (g *HeldGuard) make(mask uint32) error {
 		g.held = egress.Held{}
 	}
 	g.nft.AddTable(heldTable)
-	for _, s := range slices.Concat(heldSets(), heldClusters()) {
+	for _, s := range heldSets() {
 		if err := g.nft.AddSet(s, nil); err != nil {
 			return err
 		}

@@ -185,8 +185,8 @@ func (k *Kernel) marking(pod, to netip.Addr, byIPVS bool) (m egress.Marking, err
 	}
 	c, right, err := k.chain(m.Chain)
 	if set := clusterSetOf(c, egress.FamilyOf(to)); err == nil && m.Element && right && set != "" {
-		networks, err := k.elements(set, nil)
-		if err != nil {
+		var networks []egress.Element
+		if networks, err = k.elements(set, nil); err != nil {
 			return m, err
 		}
 		if m.Cluster = slices.ContainsFunc(networks, func(e egress.Element) bool { return e.Net.Contains(to) }); m.Cluster {
