@@ -124,7 +124,7 @@ func setMarks(c Change) error {
 func (k *Kernel) dropConnections(c Change) error {
 	err := each(slices.Concat(c.Ended, c.Fresh), k.deleteConntrack)
 	if len(c.Suspects) > 0 {
-		err = errors.Join(err, k.deleteMistranslated(c.Suspects, c.Inside))
+		err = errors.Join(err, k.deleteStaleSNAT(c.Suspects, c.Inside))
 	}
 	return err
 }

@@ -140,9 +140,9 @@ func withSource(pod netip.Addr, tuple int) []byte {
 	return slices.Concat(header.Serialize(), t.Serialize(), f.Serialize())
 }
 
-// mistranslated matches connections of pods to the outside that do not have their
+// staleSNAT matches connections of pods to the outside that do not have their
 // egress address.
-type mistranslated struct {
+type staleSNAT struct {
 	egress map[netip.Addr]netip.Addr // by pod
 	// Destinations that are none of egress-ip's; single addresses, there are many, as hosts.
 	inside []netip.Prefix
@@ -150,7 +150,7 @@ type mistranslated struct {
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (m mistranslated) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
+func (m staleSNAT) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 	pod, _ := netip.AddrFromSlice(c.Forward.SrcIP)
 	want, ours := m.egress[pod.Unmap()]
 	if !ours {
@@ -164,15 +164,15 @@ func (m mistranslated) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 		!slices.ContainsFunc(m.inside, func(p netip.Prefix) bool { return p.Contains(from) })
 }
 
-// deleteMistranslated drops the connections that the flows' pods have opened to the
+// deleteStaleSNAT drops the connections that the flows' pods have opened to the
 // outside, inside being the destinations that are not, and that do not have the
 // egress address.
-func (k *Kernel) deleteMistranslated(flows []egress.Flow, inside map[egress.Family][]netip.Prefix) error {
+func (k *Kernel) deleteStaleSNAT(flows []egress.Flow, inside map[egress.Family][]netip.Prefix) error {
 	if count, err := connections(); err != nil || count == 0 {
 		return err
 	}
 	for _, family := range egress.Families {
-		m := mistranslated{egress: map[netip.Addr]netip.Addr{}, hosts: map[netip.Addr]bool{}}
+		m := staleSNAT{egress: map[netip.Addr]netip.Addr{}, hosts: map[netip.Addr]bool{}}
 		for _, p := range inside[family] {
 			if p.IsSingleIP() {
 				m.hosts[p.Addr()] = true
