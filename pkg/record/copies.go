@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"hash/fnv"
-	"iter"
+	"io/fs"
 	"log/slog"
 	"net/netip"
-	"path/filepath"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,26 +51,18 @@ type recorded struct {
 
 // Records reads the attachments. One that could not be read this time is an error.
 func (s Store) Records() (*Records, error) {
-	entries, err := s.entries()
+	entries, err := s.entries(0)
 	if err != nil {
 		return nil, err
 	}
 	r := &Records{files: make([]recorded, 0, len(entries))}
-	position := make(map[uint64]int, len(entries))
-	for i, e := range entries {
-		r.files = append(r.files, recorded{entry: e})
-		if strings.HasSuffix(e.name, suffix) {
-			position[e.inode] = i
-		}
-	}
-	r.takeCopies(s, position)
-	buffer := make([]byte, 0, 16<<10)
+	r.takeCopies(s, entries)
 	for i := range r.files {
 		f := &r.files[i]
 		if f.data != nil {
 			continue
 		}
-		a, ok, err := s.readAttachment(f.name, buffer)
+		a, ok, err := s.readAttachment(f.name)
 		if damaged := (*DamagedError)(nil); errors.As(err, &damaged) {
 			r.Damaged = append(r.Damaged, damaged)
 			continue
@@ -80,7 +73,7 @@ func (s Store) Records() (*Records, error) {
 		if !ok {
 			continue
 		}
-		if f.data, err = encode(attachmentFile{Version, a}); err != nil {
+		if f.data, err = encode(a); err != nil {
 			return nil, err
 		}
 		f.pods, f.decoded, r.stale = summary(a), &a, true
@@ -89,31 +82,33 @@ func (s Store) Records() (*Records, error) {
 	return r, nil
 }
 
-// takeCopies finds the files of which there are copies, by their inodes.
-func (r *Records) takeCopies(s Store, position map[uint64]int) {
+// takeCopies takes a file for each entry, with its copy if there is one.
+func (r *Records) takeCopies(s Store, entries []entry) {
+	position := make(map[uint64]int, len(entries))
+	for i, e := range entries {
+		r.files = append(r.files, recorded{entry: e})
+		if strings.HasSuffix(e.name, suffix) {
+			position[e.inode] = i
+		}
+	}
 	if len(position) == 0 {
 		return
 	}
-	data, err := readFile(make([]byte, 0, 1024*(len(position)+16)), filepath.Join(s.dir, copies))
-	if err != nil {
-		return // they are read one by one
-	}
+	data, _ := os.ReadFile(s.path(copies)) // without it they are read one by one
 	for line := range bytes.Lines(data) {
 		if len(line) == 1 {
 			continue
 		}
 		r.lines++
-		inode, rest, _ := cutNumber(line, 10)
-		i, ok := position[inode]
-		if !ok {
-			continue
-		}
-		sum, rest, ok := cutNumber(rest, 16)
+		number, rest, _ := bytes.Cut(line, []byte{' '})
+		sum, rest, _ := bytes.Cut(rest, []byte{' '})
 		name, content, _ := bytes.Cut(rest, []byte{' '})
-		if string(name) != r.files[i].name {
+		inode, err := strconv.ParseUint(string(number), 10, 64)
+		i, ok := position[inode]
+		if err != nil || !ok || string(name) != r.files[i].name {
 			continue
 		}
-		if ok && sum == checksum(rest) {
+		if string(sum) == checksum(rest) {
 			r.files[i].pods, r.files[i].data, _ = bytes.Cut(content, []byte{' '})
 		} else {
 			r.stale = true
@@ -121,75 +116,59 @@ func (r *Records) takeCopies(s Store, position map[uint64]int) {
 	}
 }
 
-// cutNumber returns the number with which a line begins, and what is behind the space that
-// ends it.
-func cutNumber(line []byte, base uint64) (n uint64, rest []byte, ok bool) {
-	for i, c := range line {
-		switch {
-		case '0' <= c && c <= '9':
-			n = n*base + uint64(c-'0')
-		case 'a' <= c && c <= 'f' && base == 16:
-			n = n*base + uint64(c-'a') + 10
-		default:
-			return n, line[i+1:], c == ' '
-		}
-	}
-	return 0, nil, false
-}
-
 // checksum is of IEEE's polynomial: Go makes the tables of others when a program starts,
 // which takes 0.2 ms, also where there is nothing to be read.
-func checksum(data []byte) uint64 { return uint64(crc32.ChecksumIEEE(data)) }
+func checksum(data []byte) string { return strconv.FormatUint(uint64(crc32.ChecksumIEEE(data)), 16) }
+
+// Empty reports whether there is no attachment, readable or not.
+func (r *Records) Empty() bool { return len(r.files)+len(r.Damaged) == 0 }
 
 // Others reports whether anything but an owner's attachment is recorded.
 func (r *Records) Others(but egress.Owner) bool {
 	return len(r.Damaged) > 0 || slices.ContainsFunc(r.files, func(f recorded) bool { return f.name != fileName(but) })
 }
 
+// Drop leaves out the attachment of an owner, which is about to be removed.
+func (r *Records) Drop(o egress.Owner) {
+	r.files = slices.DeleteFunc(r.files, func(f recorded) bool { return f.name == fileName(o) })
+}
+
 // Concerning returns, of all attachments but some owners', those that claim one of the pod
 // addresses, and, of those that need the same beside what is their own, at least one.
 func (r *Records) Concerning(pods []netip.Addr, but ...egress.Owner) []egress.Attachment {
-	texts := make([][]byte, len(pods))
-	for i, pod := range pods {
-		texts[i] = pod.AppendTo(nil)
+	var texts [][]byte
+	for _, pod := range pods {
+		texts = append(texts, pod.AppendTo(nil))
 	}
 	without := map[string]bool{}
 	for _, o := range but {
 		without[fileName(o)] = true
 	}
 	shapes := map[string]bool{}
-	return slices.Collect(r.those(func(f *recorded) bool {
-		if without[f.name] {
-			return false
-		}
+	var concerning []egress.Attachment
+	for i := range r.files {
+		f := &r.files[i]
 		of, shape, _ := bytes.Cut(f.pods, []byte{';'})
-		if len(shape) == 0 || !shapes[string(shape)] {
-			shapes[string(shape)] = true
-			return true
+		known := len(shape) > 0 && shapes[string(shape)]
+		if without[f.name] || known && !slices.ContainsFunc(texts, func(pod []byte) bool { return bytes.Contains(of, pod) }) {
+			continue
 		}
-		return slices.ContainsFunc(texts, func(pod []byte) bool { return bytes.Contains(of, pod) })
-	}))
-}
-
-func (r *Records) those(match func(*recorded) bool) iter.Seq[egress.Attachment] {
-	return func(yield func(egress.Attachment) bool) {
-		for i := range r.files {
-			f := &r.files[i]
-			if !match(f) {
-				continue
-			}
-			if f.decoded == nil {
-				a, err := decode(f.name, f.data)
-				if err != nil {
-					continue // it was decoded before it was copied
-				}
-				f.decoded = &a
-			}
-			if !yield(*f.decoded) {
-				return
-			}
+		shapes[string(shape)] = true
+		if a := f.attachment(); a != nil {
+			concerning = append(concerning, *a)
 		}
 	}
+	return concerning
+}
+
+// attachment decodes it, once.
+func (f *recorded) attachment() *egress.Attachment {
+	if f.decoded == nil {
+		if a, err := decode(f.name, f.data); err == nil { // it was decoded before it was copied
+			f.decoded = &a
+		}
+	}
+	return f.decoded
 }
 
 // summary is what a copy says before the attachment: its pod addresses and its shape.
@@ -221,7 +200,7 @@ func (s Store) Copy(r *Records) {
 		all.Write(line(f.name, f.inode, f.pods, f.data))
 	}
 	// In place: a half of it is as good as none.
-	if err := writeFile(filepath.Join(s.dir, copies), all.Bytes(), unix.O_TRUNC); err != nil {
+	if err := os.WriteFile(s.path(copies), all.Bytes(), 0o600); err != nil {
 		slog.Debug("could not write the copies of the record", "error", err)
 	}
 	s.removeIndex()
@@ -231,69 +210,61 @@ func (s Store) Copy(r *Records) {
 // of an earlier one with its inode.
 func (s Store) copyOf(name string, pods, data []byte) error {
 	var stat unix.Stat_t
-	err := unix.Lstat(s.attachment(name)+unfinished, &stat)
+	err := unix.Lstat(s.path(attachments, name+unfinished), &stat)
 	if err == nil {
 		// On a line of its own, also behind one of a call that was killed.
-		added := slices.Concat([]byte{'\n'}, line(name, stat.Ino, pods, data))
-		err = writeFile(filepath.Join(s.dir, copies), added, unix.O_APPEND)
+		err = appendTo(s.path(copies), append([]byte{'\n'}, line(name, stat.Ino, pods, data)...))
 	}
 	if err == nil {
 		return nil
 	}
 	slog.Debug("could not add to the copies of the record", "error", err)
-	return remove(filepath.Join(s.dir, copies))
+	return s.remove(copies)
+}
+
+func appendTo(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
 }
 
 // line is a copy; data ends with the end of the line.
 func line(name string, inode uint64, pods, data []byte) []byte {
 	rest := slices.Concat([]byte(name), []byte{' '}, pods, []byte{' '}, data)
-	return slices.Concat([]byte(strconv.FormatUint(inode, 10)), []byte{' '}, []byte(strconv.FormatUint(checksum(rest), 16)), []byte{' '}, rest)
+	return fmt.Appendf(nil, "%d %s %s", inode, checksum(rest), rest)
 }
 
 // entry is what a directory says of a file.
 type entry struct {
 	name  string
-	inode uint64
+	inode uint64 // which os.ReadDir does not tell
 }
 
-// entries lists the directory of attachments, in no order; one that does not exist is empty.
-func (s Store) entries() ([]entry, error) {
-	var entries []entry
-	err := s.eachEntry(32<<10, func(e entry) bool {
-		entries = append(entries, e)
-		return true
-	})
-	return entries, err
-}
-
-// isEmpty reports whether the directory of attachments has no file.
-func (s Store) isEmpty() (bool, error) {
-	empty := true
-	err := s.eachEntry(1<<10, func(entry) bool {
-		empty = false
-		return false
-	})
-	return empty, err
-}
-
-// eachEntry lists the directory of attachments, so many bytes at once, as long as it is told to.
-func (s Store) eachEntry(size int, yield func(entry) bool) error {
-	fd, err := unix.Open(filepath.Join(s.dir, attachments), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// entries lists the directory of attachments, in no order, at least so many of them; 0 is all. One that
+// does not exist is empty.
+func (s Store) entries(atLeast int) (entries []entry, err error) {
+	failed := func(err error) error {
+		return fmt.Errorf("list the records: %w", &fs.PathError{Op: "open", Path: s.path(attachments), Err: err})
+	}
+	fd, err := unix.Open(s.path(attachments), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if absent(err) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return listError(s, err)
+		return nil, failed(err)
 	}
 	defer unix.Close(fd)
-	buffer := make([]byte, size)
-	for {
+	buffer := make([]byte, 32<<10)
+	for atLeast == 0 || len(entries) < atLeast {
 		n, err := unix.ReadDirent(fd, buffer)
 		if err != nil {
-			return listError(s, err)
+			return nil, failed(err)
 		}
 		if n <= 0 {
-			return nil
+			break
 		}
 		// struct linux_dirent64: the inode, an offset, the record's length, a type, the name.
 		text := string(buffer[:n]) // of which the names are parts
@@ -301,18 +272,11 @@ func (s Store) eachEntry(size int, yield func(entry) bool) error {
 			left := buffer[at:n]
 			length := int(binary.NativeEndian.Uint16(left[16:]))
 			name, _, _ := strings.Cut(text[at+19:at+length], "\x00")
-			if name != "." && name != ".." && !yield(entry{name, binary.NativeEndian.Uint64(left)}) {
-				return nil
+			if name != "." && name != ".." {
+				entries = append(entries, entry{name, binary.NativeEndian.Uint64(left)})
 			}
 			at += length
 		}
 	}
-}
-
-// Empty reports whether there is no attachment, readable or not.
-func (r *Records) Empty() bool { return len(r.files)+len(r.Damaged) == 0 }
-
-// Drop leaves out the attachment of an owner, which is about to be removed.
-func (r *Records) Drop(o egress.Owner) {
-	r.files = slices.DeleteFunc(r.files, func(f recorded) bool { return f.name == fileName(o) })
+	return entries, nil
 }

@@ -16,27 +16,27 @@ import (
 // What is recorded of the node itself follows from the attachments, the configuration
 // and the kernel. So a file that is damaged counts as none; a resync writes it again. One
 // that could not be read this time is an error.
+const (
+	clusterFile  = "cluster.json"
+	probeFile    = "probe.json"
+	markedFile   = "marked.json"
+	srcValidMark = "src_valid_mark"
+)
 
-// known decodes a file of the node itself.
-func (s Store) known(path string, v any) (ok bool, err error) {
-	err = s.load(nil, path, func(data []byte) error { return json.Unmarshal(data, v) })
-	switch {
-	case err == nil:
-		return true, nil
-	case absent(err):
-		return false, nil
-	default:
-		return false, fmt.Errorf("the record %s could not be read: %w", path, err)
+// read returns what a file of the node itself has; ok is false where it does not exist.
+func read[T any](s Store, path string) (v T, ok bool, err error) {
+	v, err = load(s, path, func(data []byte) (v T, err error) { return v, json.Unmarshal(data, &v) })
+	if err != nil && !absent(err) {
+		return v, false, fmt.Errorf("the record %s could not be read: %w", path, err)
 	}
+	return v, err == nil, nil
 }
 
-// orNone takes a damaged file for none.
-func orNone[T any](v T, ok bool, err error) (T, bool, error) {
+// readSound takes a damaged file for none.
+func readSound[T any](s Store, path string) (v T, ok bool, err error) {
+	v, ok, err = read[T](s, path)
 	if errors.Is(err, ErrDamaged) {
 		err = nil
-	}
-	if !ok {
-		v = *new(T)
 	}
 	return v, ok, err
 }
@@ -44,89 +44,75 @@ func orNone[T any](v T, ok bool, err error) (T, bool, error) {
 // Damaged returns the files of the node itself that are damaged, with why.
 func (s Store) Damaged() (map[string]error, error) {
 	damaged := map[string]error{}
-	try := func(path string, v any) {
-		if _, err := s.known(path, v); errors.Is(err, ErrDamaged) {
+	note := func(path string, err error) {
+		if errors.Is(err, ErrDamaged) {
 			damaged[path] = errors.Unwrap(err)
 		}
 	}
-	tables, err := s.names("tables")
-	for _, name := range tables {
-		if strings.HasSuffix(name, suffix) {
-			try(filepath.Join("tables", name), new(egress.Table))
-		}
+	paths, err := s.tables()
+	for _, path := range paths {
+		_, _, err := read[egress.Table](s, path)
+		note(path, err)
 	}
-	try(clusterFile, new(cluster))
-	try(probeFile, new(Probe))
-	try(markedFile, new(marked))
+	_, _, errCluster := read[cluster](s, clusterFile)
+	note(clusterFile, errCluster)
+	_, _, errProbe := read[Probe](s, probeFile)
+	note(probeFile, errProbe)
+	_, _, errMarked := read[marked](s, markedFile)
+	note(markedFile, errMarked)
 	return damaged, err
 }
 
-// tableFile is what a file of a table has.
-type tableFile struct {
-	Version int `json:"version"`
-	egress.Table
+func table(id uint32, f egress.Family) string {
+	return filepath.Join(tables, fmt.Sprintf("%d-%d%s", id, f, suffix))
 }
 
 // Table returns what was last written into a link's table.
 func (s Store) Table(id uint32, f egress.Family) (t egress.Table, ok bool, err error) {
-	return s.readTable(table(id, f))
-}
-
-func (s Store) readTable(path string) (t egress.Table, ok bool, err error) {
-	ok, err = s.known(path, &t)
-	return orNone(t, ok, err)
-}
-
-// PutTable records what is about to be written into a link's table.
-func (s Store) PutTable(t egress.Table) error {
-	dir, name := filepath.Split(table(t.Table, t.Family))
-	return s.write(dir, name, tableFile{Version, t})
-}
-
-// RemoveTable forgets a link's table.
-func (s Store) RemoveTable(id uint32, f egress.Family) error {
-	if err := s.DiscardTable(id, f); err != nil {
-		return err
-	}
-	return remove(filepath.Join(s.dir, table(id, f)))
-}
-
-// DiscardTable removes what a PutTable that was killed may have left.
-func (s Store) DiscardTable(id uint32, f egress.Family) error {
-	return remove(filepath.Join(s.dir, table(id, f)) + unfinished)
+	return readSound[egress.Table](s, table(id, f))
 }
 
 // Tables returns all that is recorded of links' tables.
-func (s Store) Tables() ([]egress.Table, error) {
-	names, err := s.names("tables")
-	if err != nil {
-		return nil, err
-	}
-	var tables []egress.Table
-	for _, name := range names {
-		if !strings.HasSuffix(name, suffix) {
-			continue
-		}
-		t, ok, err := s.readTable(filepath.Join("tables", name))
+func (s Store) Tables() (all []egress.Table, err error) {
+	paths, err := s.tables()
+	for _, path := range paths {
+		t, ok, err := readSound[egress.Table](s, path)
 		if err != nil {
 			return nil, err
 		}
 		if ok {
-			tables = append(tables, t)
+			all = append(all, t)
 		}
 	}
-	return tables, nil
+	return all, err
 }
 
-func table(id uint32, f egress.Family) string {
-	return filepath.Join("tables", fmt.Sprintf("%d-%d%s", id, f, suffix))
+// tables returns the paths of the files of tables.
+func (s Store) tables() (paths []string, err error) {
+	names, err := s.names(tables)
+	for _, name := range names {
+		if strings.HasSuffix(name, suffix) {
+			paths = append(paths, filepath.Join(tables, name))
+		}
+	}
+	return paths, err
 }
 
-const clusterFile = "cluster.json"
+// PutTable records what is about to be written into a link's table.
+func (s Store) PutTable(t egress.Table) error { return s.put(table(t.Table, t.Family), t) }
+
+// RemoveTable forgets a link's table.
+func (s Store) RemoveTable(id uint32, f egress.Family) error {
+	return s.remove(table(id, f)+unfinished, table(id, f))
+}
+
+// DiscardTable removes what a PutTable that was killed may have left.
+func (s Store) DiscardTable(id uint32, f egress.Family) error {
+	return s.remove(table(id, f) + unfinished)
+}
 
 // cluster is what its file has.
 type cluster struct {
-	Version  int            `json:"version"`
 	Networks []netip.Prefix `json:"networks"`
 }
 
@@ -141,9 +127,8 @@ func (c *cluster) UnmarshalJSON(data []byte) error {
 
 // Cluster returns the networks that were last written into the cluster sets.
 func (s Store) Cluster() (networks []netip.Prefix, ok bool, err error) {
-	var c cluster
-	ok, err = s.known(clusterFile, &c)
-	return orNone(c.Networks, ok, err)
+	c, ok, err := readSound[cluster](s, clusterFile)
+	return c.Networks, ok, err
 }
 
 // PutCluster records what is about to be written into the cluster sets.
@@ -151,11 +136,11 @@ func (s Store) PutCluster(networks []netip.Prefix) error {
 	if have, ok, err := s.Cluster(); err != nil || ok && slices.Equal(have, networks) {
 		return err
 	}
-	return s.write("", clusterFile, cluster{Version, append([]netip.Prefix{}, networks...)})
+	return s.put(clusterFile, cluster{append([]netip.Prefix{}, networks...)})
 }
 
 // RemoveCluster forgets the cluster sets.
-func (s Store) RemoveCluster() error { return remove(filepath.Join(s.dir, clusterFile)) }
+func (s Store) RemoveCluster() error { return s.remove(clusterFile) }
 
 // Probe is the probe table that is to exist, and whether its links are those with
 // an IPv6 default route, whichever these are.
@@ -166,27 +151,16 @@ type Probe struct {
 	Yields bool `json:"yields"`
 }
 
-// probeContent is what the file of the probe table has.
-type probeContent struct {
-	Version int `json:"version"`
-	Probe
-}
-
-const probeFile = "probe.json"
-
 // Probe returns the probe table that is to exist; ok is false where none is. The error may
 // be [ErrDamaged].
-func (s Store) Probe() (p Probe, ok bool, err error) {
-	ok, err = s.known(probeFile, &p)
-	return p, ok, err
-}
+func (s Store) Probe() (p Probe, ok bool, err error) { return read[Probe](s, probeFile) }
 
 // PutProbe records the probe table that is about to be written.
-func (s Store) PutProbe(p Probe) error { return s.write("", probeFile, probeContent{Version, p}) }
+func (s Store) PutProbe(p Probe) error { return s.put(probeFile, p) }
 
 // RemoveProbe forgets the probe table.
 func (s Store) RemoveProbe() error {
-	err := remove(filepath.Join(s.dir, probeFile))
+	err := s.remove(probeFile)
 	s.Prune()
 	return err
 }
@@ -197,37 +171,25 @@ type MarkedLink struct {
 	Name  string `json:"name"` // when it was set
 }
 
-const markedFile = "marked.json"
-
 // marked is what its file has.
 type marked struct {
-	Version int          `json:"version"`
-	Links   []MarkedLink `json:"links"`
+	Links []MarkedLink `json:"links"`
 }
 
 // MarkedLinks returns the links of which egress-ip has set src_valid_mark.
 func (s Store) MarkedLinks() ([]MarkedLink, error) {
-	var m marked
-	ok, err := s.known(markedFile, &m)
-	links, _, err := orNone(m.Links, ok, err)
-	return links, err
+	m, _, err := readSound[marked](s, markedFile)
+	return m.Links, err
 }
 
 // PutMarkedLinks records the links of which egress-ip has set src_valid_mark, or is about to.
-func (s Store) PutMarkedLinks(links []MarkedLink) error {
-	return s.write("", markedFile, marked{Version, links})
-}
+func (s Store) PutMarkedLinks(links []MarkedLink) error { return s.put(markedFile, marked{links}) }
 
 // RemoveMarkedLinks forgets them.
-func (s Store) RemoveMarkedLinks() error { return remove(filepath.Join(s.dir, markedFile)) }
+func (s Store) RemoveMarkedLinks() error { return s.remove(markedFile) }
 
-// srcValidMark exists where a version that set net.ipv4.conf.all.src_valid_mark has done so.
-const srcValidMark = "src_valid_mark"
-
-// HasSrcValidMark reports whether egress-ip has set the sysctl for every link of the node.
-func (s Store) HasSrcValidMark() (bool, error) { return exists(filepath.Join(s.dir, srcValidMark)) }
+// HasSrcValidMark reports whether an earlier version has set the sysctl for every link of the node.
+func (s Store) HasSrcValidMark() (bool, error) { return exists(s.path(srcValidMark)) }
 
 // RemoveSrcValidMark forgets that egress-ip has set the sysctl for every link of the node.
-func (s Store) RemoveSrcValidMark() error {
-	return remove(filepath.Join(s.dir, srcValidMark))
-}
+func (s Store) RemoveSrcValidMark() error { return s.remove(srcValidMark) }

@@ -43,7 +43,11 @@ func requireRecords(t *testing.T, s Store, want ...egress.Attachment) *Records {
 	t.Helper()
 	r, err := s.Records()
 	require.NoError(t, err)
-	have := slices.SortedFunc(r.those(func(*recorded) bool { return true }), func(a, b egress.Attachment) int { return a.Owner.Compare(b.Owner) })
+	have := make([]egress.Attachment, 0, len(r.files))
+	for i := range r.files {
+		have = append(have, *r.files[i].attachment())
+	}
+	slices.SortFunc(have, func(a, b egress.Attachment) int { return a.Owner.Compare(b.Owner) })
 	require.Equal(t, want, have)
 	for _, a := range want {
 		for _, f := range a.Flows {
@@ -86,12 +90,12 @@ func TestCopiesDecideNothing(t *testing.T) {
 			require.NoError(t, os.WriteFile(path, []byte(strings.ReplaceAll(string(data), "10.244.0.1", "10.244.0.7")), 0o600))
 		}, []egress.Attachment{one, two}},
 		"a file removed": {func(t *testing.T, s Store) {
-			require.NoError(t, os.Remove(s.attachment(fileName(one.Owner))))
+			require.NoError(t, os.Remove(s.path(attachments, fileName(one.Owner))))
 		}, []egress.Attachment{two}},
 		"one from elsewhere": {func(t *testing.T, s Store) {
 			from := newStore(t)
 			require.NoError(t, from.Put(three))
-			require.NoError(t, os.Rename(from.attachment(fileName(three.Owner)), s.attachment(fileName(three.Owner))))
+			require.NoError(t, os.Rename(from.path(attachments, fileName(three.Owner)), s.path(attachments, fileName(three.Owner))))
 		}, []egress.Attachment{one, two, three}},
 		"one that has changed": {func(t *testing.T, s Store) {
 			changed := two
@@ -174,7 +178,7 @@ func TestDamaged(t *testing.T) {
 			require.NoError(t, s.Put(sound))
 			require.NoError(t, s.Put(broken))
 			require.NoError(t, os.Remove(filepath.Join(s.dir, copies)))
-			do(t, s.attachment(fileName(broken.Owner)))
+			do(t, s.path(attachments, fileName(broken.Owner)))
 			for range 2 {
 				_, _, err := s.Find(broken.Owner)
 				var damaged *DamagedError
@@ -193,7 +197,7 @@ func TestDamaged(t *testing.T) {
 			require.NoError(t, s.Put(broken))
 			r := requireRecords(t, s, sound, broken)
 			require.Empty(t, r.Damaged)
-			do(t, s.attachment(fileName(broken.Owner)))
+			do(t, s.path(attachments, fileName(broken.Owner)))
 			for _, a := range []egress.Attachment{sound, broken} {
 				require.NoError(t, s.Remove(a))
 			}
