@@ -12,6 +12,7 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/egress-ip/egress-ip/pkg/kernel"
+	"github.com/egress-ip/egress-ip/pkg/lock"
 	"github.com/egress-ip/egress-ip/pkg/node"
 )
 
@@ -142,4 +143,33 @@ func statusVerb(args *skel.CmdArgs) error {
 		slog.Warn("the configuration is not valid, so annotated pods do not start", "error", err)
 	}
 	return nil
+}
+
+// Codes of our own; those below 100 are the specification's.
+const (
+	codeAnnotation = 100 // an annotation cannot be honoured
+	codeNode       = 101 // the node's kernel or record could not be read or written
+	codeMissing    = 102 // CHECK: something recorded does not exist
+	codeConflict   = 103 // somebody else does egress on this node
+)
+
+// cniError gives an error the code that a runtime sees; nil stays nil.
+func cniError(err error) error {
+	if err == nil {
+		return nil
+	}
+	code := uint(codeNode)
+	switch {
+	case errors.As(err, new(*config.AnnotationError)):
+		code = codeAnnotation
+	case errors.As(err, new(*node.MissingError)):
+		code = codeMissing
+	case errors.As(err, new(*lock.HeldError)):
+		code = types.ErrTryAgainLater
+	case errors.As(err, new(*node.ConflictError)):
+		code = codeConflict
+	case errors.As(err, new(*config.InvalidError)):
+		code = types.ErrInvalidNetworkConfig
+	}
+	return types.NewError(code, err.Error(), "")
 }
