@@ -4,10 +4,14 @@
 package lock
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,15 +36,15 @@ func (f File) Take(wait time.Duration) (release func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-	if err == unix.EWOULDBLOCK {
+	switch err := flock(fd, unix.LOCK_EX|unix.LOCK_NB); err {
+	case nil:
+		return func() { unix.Close(fd) }, nil
+	case unix.EWOULDBLOCK:
 		return f.await(fd, wait)
-	}
-	if err != nil {
+	default:
 		unix.Close(fd)
 		return nil, f.failed("lock", err)
 	}
-	return func() { unix.Close(fd) }, nil
 }
 
 // await waits in a thread of its own, since a system call has no deadline.
@@ -54,8 +58,6 @@ func (f File) await(fd int, wait time.Duration) (release func(), err error) {
 			unix.Close(fd)
 		}
 	}()
-	deadline := time.NewTimer(wait)
-	defer deadline.Stop()
 	select {
 	case err := <-locked:
 		if err != nil {
@@ -63,7 +65,7 @@ func (f File) await(fd int, wait time.Duration) (release func(), err error) {
 			return nil, f.failed("lock", err)
 		}
 		return func() { unix.Close(fd) }, nil
-	case <-deadline.C:
+	case <-time.After(wait):
 		holder, _ := f.lockedBy(fd) // without it the error says less
 		close(givenUp)
 		return nil, &HeldError{File: f, Holder: holder, Waited: wait}
@@ -93,63 +95,46 @@ func (f File) Holder() (p Process, held bool, err error) {
 
 // open opens the file, whose directory must be root's alone.
 func (f File) open(create int) (fd int, err error) {
-	dir, err := openDirectory(filepath.Dir(string(f)), create != 0)
+	path := filepath.Dir(string(f))
+	if create != 0 {
+		if err := unix.Mkdir(path, 0o700); err != nil && err != unix.EEXIST {
+			return -1, fmt.Errorf("create the directory of locks: %w", &fs.PathError{Op: "mkdir", Path: path, Err: err})
+		}
+	}
+	dir, err := openOwn(unix.AT_FDCWD, path, path, unix.O_DIRECTORY, 0o700)
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(dir)
-	// For reading alone: that suffices for a lock, also where nothing can be written.
-	fd, err = unix.Openat(dir, filepath.Base(string(f)), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|create, 0o600)
-	if err != nil {
-		return -1, f.failed("open", err)
-	}
-	if err := requireOwn(fd, string(f), 0o600); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
+	return openOwn(dir, filepath.Base(string(f)), string(f), create, 0o600)
 }
 
-// openDirectory opens a directory that is this user's alone. A mode that lets others in is
-// corrected: the kubelet makes what a pod mounts with 0755.
-func openDirectory(path string, create bool) (fd int, err error) {
-	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	fd, err = unix.Open(path, flags, 0)
-	if err == unix.ENOENT && create {
-		if err := unix.Mkdir(path, 0o700); err != nil && err != unix.EEXIST {
-			return -1, fmt.Errorf("create the directory of locks: %w", &fs.PathError{Op: "mkdir", Path: path, Err: err})
-		}
-		fd, err = unix.Open(path, flags, 0)
-	}
-	switch {
-	case err == unix.ENOTDIR || err == unix.ELOOP:
+// openOwn opens a file or directory that no other user can use. A mode that lets others in is
+// corrected: the kubelet makes what a pod mounts with 0755. It opens for reading alone: that
+// suffices for a lock, also where nothing can be written.
+func openOwn(at int, name, path string, flags int, mode uint32) (fd int, err error) {
+	fd, err = unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|flags, mode)
+	if err == unix.ENOTDIR || err == unix.ELOOP {
 		return -1, fmt.Errorf("%s is a symbolic link, or no directory, and egress-ip did not make it; remove it", path)
-	case err != nil:
-		return -1, fmt.Errorf("open the directory of locks: %w", &fs.PathError{Op: "open", Path: path, Err: err})
 	}
-	if err := requireOwn(fd, path, 0o700); err != nil {
+	if err != nil {
+		return -1, fmt.Errorf("take a lock: %w", &fs.PathError{Op: "open", Path: path, Err: err})
+	}
+	var stat unix.Stat_t
+	err = unix.Fstat(fd, &stat)
+	if err == nil && stat.Mode&0o7777&^mode != 0 && stat.Uid == uint32(unix.Geteuid()) {
+		err = unix.Fchmod(fd, mode)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s has mode %#o: %w", path, stat.Mode&0o7777, err)
+	} else if stat.Uid != uint32(unix.Geteuid()) {
+		err = fmt.Errorf("%s belongs to uid %d, and anybody but uid %d could keep egress-ip from working by it; remove it", path, stat.Uid, unix.Geteuid())
+	}
+	if err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
-}
-
-// requireOwn makes sure that no other user can use a file or directory.
-func requireOwn(fd int, path string, mode uint32) error {
-	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil {
-		return &fs.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if stat.Uid != uint32(unix.Geteuid()) {
-		return fmt.Errorf("%s belongs to uid %d, and anybody but uid %d could keep egress-ip from working by it; remove it", path, stat.Uid, unix.Geteuid())
-	}
-	if stat.Mode&0o7777&^mode == 0 {
-		return nil
-	}
-	if err := unix.Fchmod(fd, mode); err != nil {
-		return fmt.Errorf("%s has mode %#o: %w", path, stat.Mode&0o7777, &fs.PathError{Op: "chmod", Path: path, Err: err})
-	}
-	return nil
 }
 
 func flock(fd, how int) error {
@@ -162,4 +147,66 @@ func flock(fd, how int) error {
 
 func (f File) failed(op string, err error) error {
 	return fmt.Errorf("take a lock: %w", &fs.PathError{Op: op, Path: string(f), Err: err})
+}
+
+// Process is one that has a lock.
+type Process struct {
+	PID     int    // 0: it cannot be seen from this PID namespace
+	Command string // its command line
+}
+
+// HeldError says that another process did not release a lock in time.
+type HeldError struct {
+	File   File
+	Holder Process
+	Waited time.Duration
+}
+
+func (e *HeldError) Error() string {
+	if e.Holder.PID == 0 {
+		return fmt.Sprintf("waited %s for %s, which a process has locked that cannot be seen from this PID namespace; find it on the node with `lslocks`, and end it if it hangs", e.Waited, e.File)
+	}
+	return fmt.Sprintf("waited %s for %s, which process %d (%s) has locked; if it hangs, end it: kill %d", e.Waited, e.File, e.Holder.PID, e.Holder.Command, e.Holder.PID)
+}
+
+// lockedBy asks the kernel which process has the open file locked. It is asked only where
+// somebody has: the file itself need not say it, and can say nothing that is not so.
+func (f File) lockedBy(fd int) (Process, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return Process{}, f.failed("stat", err)
+	}
+	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(stat.Dev), unix.Minor(stat.Dev), stat.Ino)
+	// The kernel hands its list out by pages. What it has not come to yet it may leave out, where others release
+	// their locks between two of them. It always leaves out processes of other PID namespaces.
+	const most = 50
+	for range most {
+		locks, err := os.ReadFile("/proc/locks")
+		if err != nil {
+			return Process{}, fmt.Errorf("read who has locked %s: %w", f, err)
+		}
+		for line := range strings.Lines(string(locks)) {
+			// 3: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF; one that waits has -> in between.
+			fields := strings.Fields(line)
+			if len(fields) < 6 || fields[1] != "FLOCK" || fields[5] != inode {
+				continue
+			}
+			// Is /proc that of this process's PID namespace?
+			self, err := os.Readlink("/proc/self")
+			pid, _ := strconv.Atoi(fields[4])
+			if err != nil || self != strconv.Itoa(os.Getpid()) || pid <= 0 {
+				return Process{}, nil
+			}
+			return Process{pid, commandOf(pid)}, nil
+		}
+	}
+	return Process{}, nil
+}
+
+func commandOf(pid int) string {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || len(line) == 0 {
+		return "its command cannot be read"
+	}
+	return string(bytes.ReplaceAll(bytes.TrimRight(line, "\x00"), []byte{0}, []byte{' '}))
 }
