@@ -1,7 +1,16 @@
+// Package status is what `egress-ip status` shows: one value that says what is
+// recorded, what of it the kernel lacks, and what the kernel has beside it; and
+// the value as text for people, as JSON and as Prometheus metrics.
+//
+// Whoever fills a [Status] passes it through [New]. Nothing here does I/O beyond
+// writing to the given writer, which gets everything in one write, or nothing.
 package status
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
+	"io"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -184,6 +193,10 @@ func (s Status) missing() int {
 	return n
 }
 
+func (s Status) linksNotUp() int {
+	return len(slices.DeleteFunc(slices.Clone(s.Links), func(l Link) bool { return l.State == LinkUp }))
+}
+
 // packetsOf sums what was dropped of one pod address, or, of the zero address, of all.
 func packetsOf(drops []Drop, address netip.Addr) uint64 {
 	n := uint64(0)
@@ -195,26 +208,15 @@ func packetsOf(drops []Drop, address netip.Addr) uint64 {
 	return n
 }
 
-func (s Status) linksNotUp() int {
-	n := 0
-	for _, l := range s.Links {
-		if l.State != LinkUp {
-			n++
-		}
+// WriteJSON writes the value as an indented JSON object.
+func (s Status) WriteJSON(w io.Writer) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(s.withLists()); err != nil {
+		return err
 	}
-	return n
-}
-
-// pods counts pods, not addresses.
-func (s Status) pods() int {
-	containers := map[string]bool{}
-	for _, p := range s.Pods {
-		containers[p.ContainerID] = true
-	}
-	return len(containers)
-}
-
-// nothing: the node has no pod with egress, and no probe table.
-func (s Status) nothing() bool {
-	return len(s.Links)+len(s.Pods)+len(s.Missing)+len(s.Unrecorded)+len(s.InTheWay)+len(s.Unread)+len(s.Dropped) == 0 && s.Probe == nil
+	_, err := w.Write(b.Bytes())
+	return err
 }

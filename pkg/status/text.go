@@ -8,7 +8,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // WriteText writes the value for a person: how it is and what to do, then a
@@ -67,31 +70,31 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 
 // headline says how the node is, and how to make it healthy.
 func (s Status) headline() string {
-	if s.nothing() {
+	if len(s.Links)+len(s.Pods)+len(s.Missing)+len(s.Unrecorded)+len(s.InTheWay)+len(s.Unread)+len(s.Dropped) == 0 && s.Probe == nil {
 		return "healthy: nothing is recorded; no pod has egress here, and there is no probe table"
 	}
 	found := []string{"no pod is recorded"}
 	if len(s.Pods) > 0 {
-		found[0] = count(s.pods(), "pod") + " on " + count(len(s.Links), "link")
+		containers := map[string]bool{} // pods, not addresses
+		for _, p := range s.Pods {
+			containers[p.ContainerID] = true
+		}
+		found[0] = count(len(containers), "pod") + " on " + count(len(s.Links), "link")
 	}
 	if s.Healthy {
 		return "healthy: " + found[0]
 	}
+	for _, f := range []struct {
+		n    int
+		what string
+	}{{s.missing(), "missing"}, {len(s.Unrecorded), "unrecorded"}, {len(s.InTheWay), "in the way"}, {len(s.Unread), "not readable"}} {
+		if f.n > 0 {
+			found = append(found, fmt.Sprintf("%d %s", f.n, f.what))
+		}
+	}
 	remedy := "; run `egress-ip resync`"
 	if s.missing()+len(s.Unrecorded) == 0 {
 		remedy = "" // of what cannot be read nothing is repaired
-	}
-	if n := s.missing(); n > 0 {
-		found = append(found, fmt.Sprintf("%d missing", n))
-	}
-	if n := len(s.Unrecorded); n > 0 {
-		found = append(found, fmt.Sprintf("%d unrecorded", n))
-	}
-	if n := len(s.InTheWay); n > 0 {
-		found = append(found, fmt.Sprintf("%d in the way", n))
-	}
-	if n := len(s.Unread); n > 0 {
-		found = append(found, fmt.Sprintf("%d not readable", n))
 	}
 	if len(s.Dropped) > 0 {
 		found = append(found, count(int(packetsOf(s.Dropped, netip.Addr{})), "packet")+" dropped by the guard")
@@ -156,4 +159,63 @@ func age(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%dd%dh", minutes/60/24, minutes/60%24)
 	}
+}
+
+// table is columns of text, and lines that belong below a row and to no column.
+type table struct {
+	columns []string
+	rows    [][]string
+	below   [][]string // of each row, what it misses
+}
+
+func (t *table) row(missing []string, cells ...string) {
+	for i, c := range cells {
+		cells[i] = printable(c)
+	}
+	t.rows = append(t.rows, cells)
+	t.below = append(t.below, missing)
+}
+
+// write writes an empty line and the table, or nothing for one without rows.
+func (t table) write(b *bytes.Buffer) {
+	if len(t.rows) == 0 {
+		return
+	}
+	// A line without cells would end a tabwriter's columns, so the lines below rows
+	// are put in afterwards.
+	var aligned bytes.Buffer
+	tw := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
+	for _, r := range append([][]string{t.columns}, t.rows...) {
+		fmt.Fprintln(tw, strings.Join(r, "\t"))
+	}
+	_ = tw.Flush() // a bytes.Buffer takes everything
+	header, lines, _ := strings.Cut(aligned.String(), "\n")
+	fmt.Fprintf(b, "\n%s\n", header)
+	i := 0
+	for line := range strings.Lines(lines) {
+		b.WriteString(line)
+		for _, m := range t.below[i] {
+			fmt.Fprintf(b, "  missing: %s\n", printable(m))
+		}
+		i++
+	}
+}
+
+func writeList(b *bytes.Buffer, title string, lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n%s:\n", title)
+	for _, l := range lines {
+		fmt.Fprintf(b, "  %s\n", printable(l))
+	}
+}
+
+// printable quotes what would break a table or a terminal: names come from
+// outside.
+func printable(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return s
+	}
+	return strconv.Quote(s)
 }
