@@ -72,42 +72,36 @@ type source struct {
 }
 
 // read returns the list. It refuses one where egress-ip cannot work.
-func (p Place) read() (source, error) {
-	path, err := p.file()
-	if err != nil {
+func (p Place) read() (s source, err error) {
+	if s.name, err = p.file(); err != nil {
 		return source{}, err
 	}
-	s := source{name: path}
-	s.file, err = readFile(path)
-	slog.Debug("read the configuration", "file", path, "error", err)
+	s.file, err = readFile(s.name)
+	slog.Debug("read the configuration", "file", s.name, "error", err)
 	if errors.Is(err, fs.ErrNotExist) {
 		return source{}, &notYetError{err}
 	}
 	if err != nil {
 		return source{}, err
 	}
-	isList := filepath.Ext(path) == ".conflist"
+	isList := filepath.Ext(s.name) == ".conflist"
+	parse := conflist.ParseOne
 	if isList {
-		s.list, err = conflist.Parse(s.text)
-	} else {
-		s.list, err = conflist.ParseOne(s.text)
+		parse = conflist.Parse
 	}
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
-		return source{}, &notYetError{fmt.Errorf("%s: %w", path, err)}
-	}
+	s.list, err = parse(s.text)
+	isWhole := !errors.As(err, new(*json.SyntaxError))
 	if err == nil {
 		err = s.list.Suits(p.Versions)
-		if s.list.Main().Type == "loopback" { // the main plugin's is still to come
-			return source{}, &notYetError{fmt.Errorf("%s: %w", path, err)}
-		}
 	}
-	if err != nil {
-		return source{}, refused("%s: %w", path, err)
-	}
-	if !isList {
+	switch {
+	case !isWhole, err != nil && len(s.list.Plugins) > 0 && s.list.Main().Type == "loopback": // the main plugin's is still to come
+		return source{}, &notYetError{fmt.Errorf("%s: %w", s.name, err)}
+	case err != nil:
+		return source{}, refused("%s: %w", s.name, err)
+	case !isList:
 		return source{}, refused("%s: runtimes read a file of this name as the configuration of one plugin, to which no other can be chained; write a list with this plugin into %s, as in conflist-examples, and remove this file; if it has a list already, rename it",
-			path, strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))+".conflist")
+			s.name, strings.TrimSuffix(filepath.Base(s.name), filepath.Ext(s.name))+".conflist")
 	}
 	return s, nil
 }
