@@ -52,7 +52,7 @@ func TestInstallDryRun(t *testing.T) {
 	require.Contains(t, out, "nothing to do")
 }
 
-// TestInstallFollowsLinks: a symbolic link in the folder stays one; what it leads to is
+// TestInstallFollowsLinks: a symbolic link in the directory stays one; what it leads to is
 // changed.
 func TestInstallFollowsLinks(t *testing.T) {
 	t.Parallel()
@@ -121,8 +121,8 @@ func TestUninstallRestores(t *testing.T) {
 	t.Parallel()
 	const file, list = "10-net.conflist", "{\r\n \"cniVersion\": \"1.0.0\", \"name\":\"pods\",\n\"plugins\": [ {\"type\":\"bridge\",\"isGateway\":true} ,\t{\"mtu\":1e3,\"type\":\"tuning\"}\n] }"
 	for name, meanwhile := range map[string]func(t *testing.T, n *aNode){
-		"nobody has written it": func(*testing.T, *aNode) {},
-		"another entry":         func(t *testing.T, n *aNode) { n.run(t, 0, append([]string{"install"}, entryFlags...)...) },
+		"not written since": func(*testing.T, *aNode) {},
+		"another entry":     func(t *testing.T, n *aNode) { n.run(t, 0, append([]string{"install"}, entryFlags...)...) },
 		"formatted": func(t *testing.T, n *aNode) {
 			var b bytes.Buffer
 			require.NoError(t, json.Compact(&b, []byte(n.read(t, file))))
@@ -145,15 +145,15 @@ func TestUninstallRestores(t *testing.T) {
 // changed.
 func TestInstallReadOnly(t *testing.T) {
 	t.Parallel()
-	for _, folder := range []string{"net.d", "bin"} {
-		t.Run(folder, func(t *testing.T) {
+	for _, directory := range []string{"net.d", "bin"} {
+		t.Run(directory, func(t *testing.T) {
 			t.Parallel()
 			n := newInstallNode(t, map[string]string{"10-net.conflist": bridgeList})
 			require.NoError(t, os.Mkdir(filepath.Dir(n.binary()), 0o755))
 			const readOnly = `mount --make-rprivate / && mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"`
-			args := append([]string{"--mount", "sh", "-c", readOnly, filepath.Join(n.root, folder), filepath.Join(bin, "egress-ip")}, n.args("install")...)
+			args := append([]string{"--mount", "sh", "-c", readOnly, filepath.Join(n.root, directory), filepath.Join(bin, "egress-ip")}, n.args("install")...)
 			_, stderr := n.exec(t, 1, exec.Command("unshare", args...))
-			require.Contains(t, stderr, filepath.Join(n.root, folder))
+			require.Contains(t, stderr, filepath.Join(n.root, directory))
 			require.Contains(t, stderr, "read-only file system")
 			require.Equal(t, bridgeList, n.read(t, "10-net.conflist"))
 			n.requireFiles(t, "10-net.conflist")
@@ -163,7 +163,7 @@ func TestInstallReadOnly(t *testing.T) {
 
 // TestInstallIsAtomic: while two versions of the binary install themselves with two
 // entries, several at once, whoever reads always finds a whole list with one entry
-// and a whole binary, and nothing else is ever in the folder for a runtime to read.
+// and a whole binary, and nothing else is ever in the directory for a runtime to read.
 func TestInstallIsAtomic(t *testing.T) {
 	t.Parallel()
 	n := newInstallNode(t, map[string]string{"10-net.conflist": bridgeList})
@@ -219,7 +219,7 @@ func TestInstallIsAtomic(t *testing.T) {
 	require.Equal(t, bridgeList, n.read(t, "10-net.conflist.before-egress-ip"))
 }
 
-// TestInstallReplaces: another version comes into the place of the one that stands, even
+// TestInstallReplaces: another version comes into the place of the existing one, even
 // if it is as long.
 func TestInstallReplaces(t *testing.T) {
 	t.Parallel()
@@ -240,7 +240,7 @@ func TestInstallReplaces(t *testing.T) {
 	}
 }
 
-// TestInstallBesideWreck: what a killed installation has left unfinished is in nobody's way.
+// TestInstallBesideWreck: what a killed installation has left unfinished does no harm.
 func TestInstallBesideWreck(t *testing.T) {
 	t.Parallel()
 	n := newInstallNode(t, map[string]string{"10-net.conflist": bridgeList, "10-net.conflist.unfinished": "{"})

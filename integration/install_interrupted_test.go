@@ -27,7 +27,7 @@ func failing(t *testing.T, n interface{ Run(*exec.Cmd) error }, path, inject str
 }
 
 // TestUninstallInterrupted: an uninstall that is killed, or fails, at any of its steps says
-// so, and the next one finishes: the folder is what it was before the installation.
+// so, and the next one finishes: the directory is what it was before the installation.
 func TestUninstallInterrupted(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ path, failure string }{

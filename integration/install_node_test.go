@@ -32,7 +32,7 @@ func TestUninstallWithPods(t *testing.T) {
 	require.NoFileExists(t, n.binary())
 }
 
-// TestUninstallCleans: with the last entry goes what stands in the kernel.
+// TestUninstallCleans: with the last entry goes what is installed in the kernel.
 func TestUninstallCleans(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nettest.LabOptions{SecondDefault: true}, "1.0.0")
@@ -43,13 +43,13 @@ func TestUninstallCleans(t *testing.T) {
 	n.run(t, 0, "install")
 	d.add(t, both)
 	d.del(t)
-	standing := c.state(t)
-	require.Contains(t, standing, "egress_ip_probe")
+	installed := c.state(t)
+	require.Contains(t, installed, "egress_ip_probe")
 	out, _ := n.run(t, 0, "uninstall", "--dry-run", "--conflist", n.conf("10-net.conflist"))
 	require.NotContains(t, out, "cleaned up")
 	out, _ = n.run(t, 0, "uninstall", "--dry-run")
-	require.Contains(t, out, "would have cleaned up what stood on the node")
-	require.Equal(t, standing, c.state(t))
+	require.Contains(t, out, "would have cleaned up the node")
+	require.Equal(t, installed, c.state(t))
 	out, _ = n.run(t, 0, "uninstall")
 	require.Contains(t, out, "removed table ip6 egress_ip_probe")
 	require.Equal(t, before, c.state(t))
@@ -72,9 +72,9 @@ func TestInstallProjects(t *testing.T) {
 			n := newInstallNode(t, map[string]string{file: read("before", file)})
 			n.run(t, 0, "install", "--entry", filepath.Join(projectsDir, name, "entry.json"))
 			require.Equal(t, read("after", file), n.read(t, file))
-			standing := n.all(t)
+			installed := n.all(t)
 			n.run(t, 0, "install", "--entry", filepath.Join(projectsDir, name, "entry.json"))
-			require.Equal(t, standing, n.all(t))
+			require.Equal(t, installed, n.all(t))
 			n.run(t, 0, "uninstall")
 			require.Equal(t, read("before", file), n.read(t, file))
 			n.requireFiles(t, file)

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// aNode is a node's folders, as an installation finds them.
+// aNode is a node's directories, as an installation finds them.
 type aNode struct {
 	*nettest.Namespace
 	root string
@@ -47,12 +47,12 @@ func (n *aNode) read(t testing.TB, name string) string {
 	return string(text)
 }
 
-// args are a command line with the node's folders.
+// args are a command line with the node's directories.
 func (n *aNode) args(args ...string) []string {
 	return append(args, "--bin-dir", filepath.Dir(n.binary()), "--conf-dir", n.confDir())
 }
 
-// run runs a command of egress-ip's with the node's folders.
+// run runs a command of egress-ip's with the node's directories.
 func (n *aNode) run(t testing.TB, exit int, args ...string) (stdout, stderr string) {
 	t.Helper()
 	return n.exec(t, exit, exec.Command(filepath.Join(bin, "egress-ip"), n.args(args...)...))
@@ -70,7 +70,7 @@ func (n *aNode) exec(t testing.TB, exit int, cmd *exec.Cmd) (stdout, stderr stri
 	return out.String(), diagnostics.String()
 }
 
-// all is every file below the node's folders: its name, inode, mode, owner and text.
+// all is every file below the node's directories: its name, inode, mode, owner and text.
 func (n *aNode) all(t testing.TB) string {
 	t.Helper()
 	var b strings.Builder
@@ -156,15 +156,15 @@ func TestInstall(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(want, have))
 
-	standing := n.all(t)
+	installed := n.all(t)
 	for _, again := range [][]string{{"install"}, append([]string{"install"}, entryFlags...)} {
 		out, _ = n.run(t, 0, again...)
 		require.Contains(t, out, "nothing to do")
-		require.Equal(t, standing, n.all(t))
+		require.Equal(t, installed, n.all(t))
 	}
-	out, _ = n.exec(t, 0, exec.Command(n.binary(), n.args("install")...)) // the binary that stands there itself
+	out, _ = n.exec(t, 0, exec.Command(n.binary(), n.args("install")...)) // the installed binary itself
 	require.Contains(t, out, "nothing to do")
-	require.Equal(t, standing, n.all(t))
+	require.Equal(t, installed, n.all(t))
 
 	_, stderr := n.run(t, 0, "install", "--allow", "payments", "--cluster-cidr", "10.244.0.0/16")
 	require.Empty(t, stderr)
@@ -181,7 +181,7 @@ func TestInstall(t *testing.T) {
 	require.Contains(t, out, "nothing to do")
 }
 
-// requireFiles: these are in the folder of configurations, and no others.
+// requireFiles: these are in the directory of configurations, and no others.
 func (n *aNode) requireFiles(t testing.TB, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(n.confDir())
@@ -193,21 +193,21 @@ func (n *aNode) requireFiles(t testing.TB, names ...string) {
 	require.Equal(t, names, have)
 }
 
-// TestInstallEntry: where the entry comes from, and which one stands then.
+// TestInstallEntry: where the entry comes from, and which one exists then.
 func TestInstallEntry(t *testing.T) {
 	t.Parallel()
 	old := `{"type":"egress-ip","counters":true}`
 	for name, tt := range map[string]struct {
 		before, stdin string
 		args          []string
-		entry         string // that stands then
+		entry         string // that is installed then
 		out, err      string
 	}{
 		"none":                    {before: bridgeList, entry: probeOnly, out: "the entry has no links"},
-		"none, one stands":        {before: withEntry(old), entry: old, out: "has the entry already"},
+		"none, one exists":        {before: withEntry(old), entry: old, out: "has the entry already"},
 		"flags":                   {before: bridgeList, args: entryFlags, entry: flagsEntry, err: "links[0].name: this node has no link enp* now; it has lo"},
-		"flags, one stands":       {before: withEntry(old), args: entryFlags, entry: flagsEntry, out: "changed the entry in", err: "enp*"},
-		"flags, several stand":    {before: withEntry(old + "," + old), args: entryFlags, entry: flagsEntry, err: "enp*"},
+		"flags, one exists":       {before: withEntry(old), args: entryFlags, entry: flagsEntry, out: "changed the entry in", err: "enp*"},
+		"flags, several exist":    {before: withEntry(old + "," + old), args: entryFlags, entry: flagsEntry, err: "enp*"},
 		"no link named":           {before: bridgeList, args: []string{"--allow", "*=192.168.124.96/28"}, entry: strings.TrimSuffix(probeOnly, "}") + `,"links":[{"allow":[{"namespaces":["*"],"addresses":["192.168.124.96/28"]}]}]}`},
 		"cluster's networks":      {before: bridgeList, args: []string{"--cluster-cidr", "10.244.0.0/16"}, entry: strings.TrimSuffix(probeOnly, "}") + `,"clusterCIDRs":["10.244.0.0/16"]}`},
 		"stdin":                   {before: bridgeList, args: []string{"--entry", "-"}, stdin: `{ "tableBase": 2000, "probeSNAT": {"links": ["lo","eth7"]} }`, entry: strings.TrimSuffix(probeOnly, "}") + `,"tableBase":2000,"probeSNAT":{"links":["lo","eth7"]}}`, err: "probeSNAT.links: this node has no link eth7"},
@@ -242,29 +242,29 @@ func TestInstallRefuses(t *testing.T) {
 		exit       int
 		want       string
 	}{
-		"macvlan":            {file, `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan"}]}`, nil, 1, "its main plugin is macvlan"},
-		"OVN-Kubernetes":     {"10-ovn.conf", `{"cniVersion":"0.4.0","name":"ovn-kubernetes","type":"ovn-k8s-cni-overlay"}`, nil, 1, "its main plugin is ovn-k8s-cni-overlay"},
-		"Multus":             {"00-multus.conf", `{"cniVersion":"0.3.1","name":"multus","type":"multus","delegates":[]}`, nil, 1, "its main plugin is multus"},
-		"AWS's rules":        {"10-aws.conflist", `{"cniVersion":"0.4.0","name":"aws-cni","plugins":[{"type":"aws-cni"}]}`, []string{"--allow", "payments"}, 1, `10-aws.conflist: rulePriority 6000: the AWS VPC CNI's own rules`},
-		"no list":            {"10-net.conf", `{"cniVersion":"1.0.0","name":"n","type":"bridge"}`, nil, 1, "write a list with this plugin into 10-net.conflist"},
-		"a list by no name":  {"10-net.conf", bridgeList, nil, 1, "if it has a list already, rename it"},
-		"broken":             {file, bridgeList[:50], nil, 1, "not valid JSON"},
-		"empty":              {file, "", nil, 1, "not valid JSON"},
-		"no plugins":         {file, `{"cniVersion":"1.0.0","name":"n","plugins":[]}`, nil, 1, "its key plugins has none"},
-		"too old":            {file, strings.Replace(bridgeList, "1.0.0", "0.2.0", 1), nil, 1, `its cniVersion is "0.2.0"`},
-		"no file":            {"10-net.txt", bridgeList, nil, 1, "has no .conflist, .conf or .json: install the main CNI plugin first"},
-		"no such file":       {file, bridgeList, []string{"--conflist", "/nonexistent/x.conflist"}, 1, "/nonexistent/x.conflist: "},
-		"what stands is bad": {file, withEntry(`{"type":"egress-ip","link":[]}`), nil, 1, `unknown key "link"`},
-		"misspelt":           {file, bridgeList, []string{"--entry", "/dev/stdin"}, 1, `unknown key "clusterCIDR"`},
-		"bad value":          {file, bridgeList, []string{"--allow", "payments=192.168.124.97/28"}, 1, "did you mean 192.168.124.96/28?"},
-		"no entry file":      {file, bridgeList, []string{"--entry", "/nonexistent"}, 1, "/nonexistent: no such file"},
-		"two links":          {file, bridgeList, []string{"--link", "a", "--link", "b"}, 2, "--entry"},
-		"entry and flags":    {file, bridgeList, []string{"--entry", "-", "--link", "a"}, 2, "leave out"},
-		"nobody allowed":     {file, bridgeList, []string{"--link", "a"}, 2, "--allow"},
-		"dry run and watch":  {file, bridgeList, []string{"--dry-run", "--watch"}, 2, "say one of them"},
-		"watch, macvlan":     {file, `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan"}]}`, []string{"--watch"}, 1, "its main plugin is macvlan"},
-		"dry run, refused":   {file, bridgeList[:50], []string{"--dry-run"}, 1, "not valid JSON"},
-		"too much":           {file, bridgeList, []string{"now"}, 2, `unexpected argument "now"`},
+		"macvlan":               {file, `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan"}]}`, nil, 1, "its main plugin is macvlan"},
+		"OVN-Kubernetes":        {"10-ovn.conf", `{"cniVersion":"0.4.0","name":"ovn-kubernetes","type":"ovn-k8s-cni-overlay"}`, nil, 1, "its main plugin is ovn-k8s-cni-overlay"},
+		"Multus":                {"00-multus.conf", `{"cniVersion":"0.3.1","name":"multus","type":"multus","delegates":[]}`, nil, 1, "its main plugin is multus"},
+		"AWS's rules":           {"10-aws.conflist", `{"cniVersion":"0.4.0","name":"aws-cni","plugins":[{"type":"aws-cni"}]}`, []string{"--allow", "payments"}, 1, `10-aws.conflist: rulePriority 6000: the AWS VPC CNI's own rules`},
+		"no list":               {"10-net.conf", `{"cniVersion":"1.0.0","name":"n","type":"bridge"}`, nil, 1, "write a list with this plugin into 10-net.conflist"},
+		"a list by no name":     {"10-net.conf", bridgeList, nil, 1, "if it has a list already, rename it"},
+		"broken":                {file, bridgeList[:50], nil, 1, "not valid JSON"},
+		"empty":                 {file, "", nil, 1, "not valid JSON"},
+		"no plugins":            {file, `{"cniVersion":"1.0.0","name":"n","plugins":[]}`, nil, 1, "its key plugins has none"},
+		"too old":               {file, strings.Replace(bridgeList, "1.0.0", "0.2.0", 1), nil, 1, `its cniVersion is "0.2.0"`},
+		"no file":               {"10-net.txt", bridgeList, nil, 1, "has no .conflist, .conf or .json: install the main CNI plugin first"},
+		"no such file":          {file, bridgeList, []string{"--conflist", "/nonexistent/x.conflist"}, 1, "/nonexistent/x.conflist: "},
+		"existing entry is bad": {file, withEntry(`{"type":"egress-ip","link":[]}`), nil, 1, `unknown key "link"`},
+		"misspelt":              {file, bridgeList, []string{"--entry", "/dev/stdin"}, 1, `unknown key "clusterCIDR"`},
+		"bad value":             {file, bridgeList, []string{"--allow", "payments=192.168.124.97/28"}, 1, "did you mean 192.168.124.96/28?"},
+		"no entry file":         {file, bridgeList, []string{"--entry", "/nonexistent"}, 1, "/nonexistent: no such file"},
+		"two links":             {file, bridgeList, []string{"--link", "a", "--link", "b"}, 2, "--entry"},
+		"entry and flags":       {file, bridgeList, []string{"--entry", "-", "--link", "a"}, 2, "leave out"},
+		"no namespace allowed":  {file, bridgeList, []string{"--link", "a"}, 2, "--allow"},
+		"dry run and watch":     {file, bridgeList, []string{"--dry-run", "--watch"}, 2, "say one of them"},
+		"watch, macvlan":        {file, `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan"}]}`, []string{"--watch"}, 1, "its main plugin is macvlan"},
+		"dry run, refused":      {file, bridgeList[:50], []string{"--dry-run"}, 1, "not valid JSON"},
+		"too much":              {file, bridgeList, []string{"now"}, 2, `unexpected argument "now"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchInstall starts `egress-ip install --watch` with the node's folders.
+// watchInstall starts `egress-ip install --watch` with the node's directories.
 func (n *aNode) watchInstall(t testing.TB, args ...string) *watcher {
 	t.Helper()
 	return startKeeper(t, n.Namespace, n.args(append([]string{"install", "--watch"}, args...)...))
@@ -46,7 +46,7 @@ func TestInstallWatch(t *testing.T) {
 	const file = "10-net.conflist"
 	installed := withEntry(entryOfOne)
 	for name, undo := range map[string]func(t *testing.T, n *aNode){
-		"written anew in place": func(t *testing.T, n *aNode) { n.write(t, file, bridgeList) },
+		"written again in place": func(t *testing.T, n *aNode) { n.write(t, file, bridgeList) },
 		"written half, and then the rest": func(t *testing.T, n *aNode) {
 			f, err := os.OpenFile(n.conf(file), os.O_WRONLY|os.O_TRUNC, 0)
 			require.NoError(t, err)
@@ -58,13 +58,13 @@ func TestInstallWatch(t *testing.T) {
 			_, err = f.WriteString(bridgeList[40:])
 			require.NoError(t, err)
 		},
-		"written anew by renaming": func(t *testing.T, n *aNode) { n.renamed(t, file, bridgeList) },
-		"with an older entry":      func(t *testing.T, n *aNode) { n.renamed(t, file, withEntry(probeOnly)) },
+		"written again by renaming": func(t *testing.T, n *aNode) { n.renamed(t, file, bridgeList) },
+		"with an older entry":       func(t *testing.T, n *aNode) { n.renamed(t, file, withEntry(probeOnly)) },
 		"removed, and there again": func(t *testing.T, n *aNode) {
 			require.NoError(t, os.Remove(n.conf(file)))
 			n.write(t, file, bridgeList)
 		},
-		"folder removed": func(t *testing.T, n *aNode) {
+		"directory removed": func(t *testing.T, n *aNode) {
 			require.NoError(t, os.RemoveAll(n.confDir()))
 			require.Eventually(t, func() bool {
 				_, err := os.Stat(n.confDir())
@@ -74,7 +74,7 @@ func TestInstallWatch(t *testing.T) {
 		},
 		"binary removed": func(t *testing.T, n *aNode) { require.NoError(t, os.Remove(n.binary())) },
 		"binary emptied": func(t *testing.T, n *aNode) { require.NoError(t, os.Truncate(n.binary(), 0)) },
-		"folder of the binary removed": func(t *testing.T, n *aNode) {
+		"directory of the binary removed": func(t *testing.T, n *aNode) {
 			require.NoError(t, os.RemoveAll(filepath.Dir(n.binary())))
 		},
 		"refused for a while": func(t *testing.T, n *aNode) {
@@ -101,7 +101,7 @@ func TestInstallWatch(t *testing.T) {
 	}
 }
 
-// whole reports whether the binary in the folder runs.
+// whole reports whether the binary in the directory runs.
 func (n *aNode) whole() bool {
 	return exec.Command(n.binary(), "version").Run() == nil
 }
@@ -115,7 +115,7 @@ func (n *aNode) looked(t testing.TB) {
 	}
 }
 
-// TestInstallWatchKeeps: without an entry of its own it keeps the one that stands, and
+// TestInstallWatchKeeps: without an entry of its own it keeps the existing one, and
 // what somebody makes of that; a file that comes before the first is the one from
 // then on; another binary stays.
 func TestInstallWatchKeeps(t *testing.T) {
@@ -143,13 +143,13 @@ func TestInstallWatchKeeps(t *testing.T) {
 	w.end(t, unix.SIGINT)
 }
 
-// TestInstallWatchWaits: before the node has a list of pods' network, or a folder for
+// TestInstallWatchWaits: before the node has a list of pods' network, or a directory for
 // it, the binary is there and the watcher is ready; then comes the entry.
 func TestInstallWatchWaits(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]func(n *aNode) error{
-		"no folder": func(n *aNode) error { return os.Remove(n.confDir()) },
-		"no list":   func(n *aNode) error { return nil },
+		"no directory": func(n *aNode) error { return os.Remove(n.confDir()) },
+		"no list":      func(n *aNode) error { return nil },
 		"loopback": func(n *aNode) error {
 			return os.WriteFile(n.conf("99-loopback.conf"), []byte(`{"cniVersion":"1.0.0","name":"lo","type":"loopback"}`), 0o644)
 		},
@@ -218,8 +218,8 @@ func TestInstallWatchFights(t *testing.T) {
 	require.Contains(t, w.stderr.String(), "put the entry into "+n.conf("10-net.conflist"))
 }
 
-// TestInstallWatchOnlyOne: while it runs, a second one for the folder and uninstall are
-// refused, and a single install is told; other folders are others' business.
+// TestInstallWatchOnlyOne: while it runs, a second one for the directory and uninstall are
+// refused, and a single install is told; other directories are others' business.
 func TestInstallWatchOnlyOne(t *testing.T) {
 	t.Parallel()
 	n := newInstallNode(t, map[string]string{"10-net.conflist": bridgeList})
@@ -240,7 +240,7 @@ func TestInstallWatchOnlyOne(t *testing.T) {
 	n.run(t, 0, "uninstall")
 }
 
-// TestInstallWatchIsIdle: as long as nobody touches anything the process does not run.
+// TestInstallWatchIsIdle: as long as nothing is touched the process does not run.
 func TestInstallWatchIsIdle(t *testing.T) {
 	t.Parallel()
 	n := newInstallNode(t, map[string]string{"10-net.conflist": bridgeList})

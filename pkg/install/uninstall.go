@@ -71,7 +71,7 @@ func (p Place) planUninstall(k Kernel) (plan Plan, err error) {
 		return plan, nil
 	}
 	if k.Clean != nil {
-		plan.add("cleaned up what stood on the node, as egress-ip cleanup does", "", k.Clean)
+		plan.add("cleaned up the node, as egress-ip cleanup does", "", k.Clean)
 	}
 	if _, err := os.Lstat(p.Binary()); !errors.Is(err, fs.ErrNotExist) {
 		plan.add("removed "+p.Binary(), "", func() error { return os.Remove(p.Binary()) })

@@ -76,8 +76,8 @@ func TestIPReadsTheNames(t *testing.T) {
 // A file that cannot be written, or that may be somebody else's, is left as it is.
 func TestSetIsQuiet(t *testing.T) {
 	t.Parallel()
-	folder := directory
-	own := func() error { return unix.Mount("none", folder, "tmpfs", 0, "") }
+	dir := directory
+	own := func() error { return unix.Mount("none", dir, "tmpfs", 0, "") }
 	before, after := header+"1007 egress-eth7\n", header+"1134 egress-enp7s0\n"
 	for name, tt := range map[string]struct {
 		namespaces int
@@ -88,12 +88,12 @@ func TestSetIsQuiet(t *testing.T) {
 		"a network namespace too": {unix.CLONE_NEWNET, func() error { return nil }, after},
 		"read-only": {0, func() error {
 			return errors.Join(
-				unix.Mount(folder, folder, "", unix.MS_BIND, ""),
-				unix.Mount("", folder, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+				unix.Mount(dir, dir, "", unix.MS_BIND, ""),
+				unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 		}, before},
-		"no folder": {0, func() error { return unix.Mount("none", filepath.Dir(folder), "tmpfs", 0, "") }, ""},
-		"no folder, in a network namespace": {unix.CLONE_NEWNET, func() error {
-			return unix.Mount("none", filepath.Dir(folder), "tmpfs", 0, "")
+		"no directory": {0, func() error { return unix.Mount("none", filepath.Dir(dir), "tmpfs", 0, "") }, ""},
+		"no directory, in a network namespace": {unix.CLONE_NEWNET, func() error {
+			return unix.Mount("none", filepath.Dir(dir), "tmpfs", 0, "")
 		}, ""},
 		"process 1 is not to be seen": {0, func() error { return unix.Mount("none", "/proc/1", "tmpfs", 0, "") }, after},
 		"process 1 is not to be seen, in a network namespace": {unix.CLONE_NEWNET, func() error {

@@ -20,7 +20,7 @@ const machine = "EGRESS_IP_TEST_MACHINE"
 func init() { runtime.LockOSThread() }
 
 // TestMain runs the tests where they are process 1, with a network namespace and
-// an /etc/iproute2 that nobody else has: what they set is not this machine's, and
+// an /etc/iproute2 of their own: what they set is not this machine's, and
 // process 1 of this machine need not let them look.
 func TestMain(m *testing.M) {
 	if os.Getenv(machine) == "" {

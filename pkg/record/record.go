@@ -230,7 +230,7 @@ func (s Store) Discard(o egress.Owner) error {
 	return err
 }
 
-// SetAside gives the file a name that says what it is, so that it is in nobody's way.
+// SetAside gives the file a name that says what it is,.
 func (s Store) SetAside(d *DamagedError) error {
 	path := s.path(attachments, d.name)
 	if d.IsAside() {
@@ -419,8 +419,8 @@ func (s Store) prepare(path string, data []byte) error {
 	return nil
 }
 
-// finish gives a file that has been prepared its name. A directory of that name is
-// nobody's, and goes.
+// finish gives a file that has been prepared its name. A directory of that name was made by
+// no egress-ip, and goes.
 func (s Store) finish(path string) error {
 	path = s.path(path)
 	err := os.Rename(path+unfinished, path)

@@ -167,7 +167,7 @@ var damage = map[string]func(t *testing.T, path string){
 	},
 }
 
-// TestDamaged: a damaged file is named, set aside, and in nobody's way; its
+// TestDamaged: a damaged file is named, set aside, and does not affect others; its
 // owner's next record takes its place, and its removal leaves nothing.
 func TestDamaged(t *testing.T) {
 	t.Parallel()

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRootStays: a folder that a container has mounted is not replaced by one that it
+// TestRootStays: a directory that a container has mounted is not replaced by one that it
 // does not see, neither with the last attachment nor by a clean-up.
 func TestRootStays(t *testing.T) {
 	t.Parallel()
