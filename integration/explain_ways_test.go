@@ -99,10 +99,14 @@ func TestExplainWays(t *testing.T) {
 			ip("-4", "rule", "add", "pref", "100", "from", pod4, "lookup", "main"), ip("-6", "rule", "add", "pref", "100", "from", pod6, "lookup", "main")), 1,
 			[]string{"lookup main` is before egress-ip's; remove it, or give it a priority above 6001"},
 			[]string{"rule    100: from 10.244.1.5 lookup main", "leaves by eth0 as 10.244.1.5, unless somebody else masquerades, because the rule `100: from 10.244.1.5 lookup main` is"}},
-		"rules that cannot be followed": {all(
+		"rules that refuse": {all(
 			ip("-4", "rule", "add", "pref", "100", "from", pod4, "prohibit"), ip("-6", "rule", "add", "pref", "100", "from", pod6, "prohibit")), 1,
-			[]string{"rule    not known", "is refused (prohibited), because a rule decides that has selectors or an action beyond"},
-			[]string{"see `100: from 10.244.1.5`."}},
+			[]string{"prohibit", "is refused (prohibited), because the rule `100: from ", "is before egress-ip's; remove it"},
+			[]string{"rule    100: from 10.244.1.5 prohibit", "because the rule `100: from 10.244.1.5 prohibit` is before"}},
+		"rules that cannot be followed": {all(
+			ip("-4", "rule", "add", "pref", "100", "from", pod4, "lookup", "main", "suppress_ifgroup", "7"), ip("-6", "rule", "add", "pref", "100", "from", pod6, "lookup", "main", "suppress_ifgroup", "7")), 1,
+			[]string{"rule    not known", "because a rule decides that has selectors beyond"},
+			[]string{"see `100: from 10.244.1.5 suppress_ifgroup 7 lookup main`."}},
 		"rules for others": {all(
 			ip("-4", "rule", "add", "pref", "100", "ipproto", "tcp", "dport", "25", "lookup", "main"),
 			ip("-6", "rule", "add", "pref", "100", "ipproto", "tcp", "dport", "25", "lookup", "main")), 0,

@@ -15,16 +15,16 @@ const (
 )
 
 var (
-	localRule  = egress.PolicyRule{Table: egress.LocalTable}
-	linkRule   = egress.PolicyRule{Priority: 5998, Mark: linkMark, Mask: markMask, Table: 1134}
-	skipMarked = egress.PolicyRule{Priority: 5999, Not: true, Mask: markMask, Goto: behind}
-	skipLocal  = egress.PolicyRule{Priority: 5999, In: "lo", Goto: behind}
-	otherPod   = egress.PolicyRule{Priority: 6000, From: prefix("10.244.1.6/32"), Table: 1135}
-	sourceRule = egress.PolicyRule{Priority: 6000, From: prefix("10.244.1.5/32"), Table: 1134}
-	behindRule = egress.PolicyRule{Priority: behind}
-	mainRule   = egress.PolicyRule{Priority: 32766, Table: egress.MainTable}
+	localRule  = egress.Rule{Family: egress.IPv4, Table: egress.LocalTable}
+	linkRule   = egress.Rule{Family: egress.IPv4, Priority: 5998, Mark: linkMark, Mask: markMask, Table: 1134}
+	skipMarked = egress.Rule{Family: egress.IPv4, Priority: 5999, Not: true, Mask: markMask, Goto: behind}
+	skipLocal  = egress.Rule{Family: egress.IPv4, Priority: 5999, In: "lo", Goto: behind}
+	otherPod   = egress.Rule{Family: egress.IPv4, Priority: 6000, From: prefix("10.244.1.6/32"), Table: 1135}
+	sourceRule = egress.Rule{Family: egress.IPv4, Priority: 6000, From: prefix("10.244.1.5/32"), Table: 1134}
+	behindRule = egress.Rule{Family: egress.IPv4, Priority: behind}
+	mainRule   = egress.Rule{Family: egress.IPv4, Priority: 32766, Table: egress.MainTable}
 
-	nodeRules = []egress.PolicyRule{localRule, linkRule, skipMarked, skipLocal, otherPod, sourceRule, behindRule, mainRule}
+	nodeRules = []egress.Rule{localRule, linkRule, skipMarked, skipLocal, otherPod, sourceRule, behindRule, mainRule}
 )
 
 // packet is one of the pod's, with this mark.
@@ -34,24 +34,24 @@ func packet(mark uint32) egress.Packet {
 
 func TestVisited(t *testing.T) {
 	t.Parallel()
-	with := func(rules ...egress.PolicyRule) []egress.PolicyRule { return rules }
-	foreign := func(edit func(*egress.PolicyRule)) egress.PolicyRule {
-		r := egress.PolicyRule{Priority: 100, Table: 77}
+	with := func(rules ...egress.Rule) []egress.Rule { return rules }
+	foreign := func(edit func(*egress.Rule)) egress.Rule {
+		r := egress.Rule{Priority: 100, Table: 77}
 		edit(&r)
 		return r
 	}
-	from := foreign(func(r *egress.PolicyRule) { r.From = prefix("10.244.0.0/16") })
-	to := foreign(func(r *egress.PolicyRule) { r.To = prefix("203.0.113.0/24") })
-	iif := foreign(func(r *egress.PolicyRule) { r.In = "veth1" })
-	notTo := foreign(func(r *egress.PolicyRule) { r.Not, r.To = true, prefix("10.0.0.0/8") })
-	notOut := foreign(func(r *egress.PolicyRule) { r.Not, r.Out = true, "eth0" })
-	jump := foreign(func(r *egress.PolicyRule) { r.Table, r.Goto = 0, 32766 })
-	nowhere := foreign(func(r *egress.PolicyRule) { r.Table, r.Goto = 0, 200 })
-	toGoto := foreign(func(r *egress.PolicyRule) { r.Table, r.Goto = 0, 5999 })
+	from := foreign(func(r *egress.Rule) { r.From = prefix("10.244.0.0/16") })
+	to := foreign(func(r *egress.Rule) { r.To = prefix("203.0.113.0/24") })
+	iif := foreign(func(r *egress.Rule) { r.In = "veth1" })
+	notTo := foreign(func(r *egress.Rule) { r.Not, r.To = true, prefix("10.0.0.0/8") })
+	notOut := foreign(func(r *egress.Rule) { r.Not, r.Out = true, "eth0" })
+	jump := foreign(func(r *egress.Rule) { r.Table, r.Goto = 0, 32766 })
+	nowhere := foreign(func(r *egress.Rule) { r.Table, r.Goto = 0, 200 })
+	toGoto := foreign(func(r *egress.Rule) { r.Table, r.Goto = 0, 5999 })
 	for name, tt := range map[string]struct {
-		rules []egress.PolicyRule
+		rules []egress.Rule
 		mark  uint32
-		want  []egress.PolicyRule
+		want  []egress.Rule
 	}{
 		"an egress connection":           {nodeRules, linkMark, with(localRule, linkRule, skipMarked, behindRule, mainRule)},
 		"with somebody else's bits, too": {nodeRules, linkMark | 0x4000, with(localRule, linkRule, skipMarked, behindRule, mainRule)},
@@ -63,14 +63,14 @@ func TestVisited(t *testing.T) {
 		"not to another network":         {with(notTo, mainRule), 0, with(notTo, mainRule)},
 		// A link to leave by is for sockets that are bound to it.
 		"not by a link":        {with(notOut, mainRule), 0, with(notOut, mainRule)},
-		"from another network": {with(foreign(func(r *egress.PolicyRule) { r.From = prefix("10.245.0.0/16") }), mainRule), 0, with(mainRule)},
-		"to another network":   {with(foreign(func(r *egress.PolicyRule) { r.To = prefix("10.0.0.0/8") }), mainRule), 0, with(mainRule)},
-		"by another link":      {with(foreign(func(r *egress.PolicyRule) { r.In = "veth2" }), mainRule), 0, with(mainRule)},
-		"out by a link":        {with(foreign(func(r *egress.PolicyRule) { r.Out = "eth0" }), mainRule), 0, with(mainRule)},
-		"not to its network":   {with(foreign(func(r *egress.PolicyRule) { r.Not, r.To = true, prefix("203.0.113.0/24") }), mainRule), 0, with(mainRule)},
-		"another mark":         {with(foreign(func(r *egress.PolicyRule) { r.Mark, r.Mask = 1, 0xffffffff }), mainRule), 2, with(mainRule)},
-		"more selectors":       {with(foreign(func(r *egress.PolicyRule) { r.More = "ipproto 6" }), mainRule), 0, with(mainRule)},
-		"not more selectors":   {with(foreign(func(r *egress.PolicyRule) { r.Not, r.More = true, "ipproto 6" }), mainRule), 0, with(mainRule)},
+		"from another network": {with(foreign(func(r *egress.Rule) { r.From = prefix("10.245.0.0/16") }), mainRule), 0, with(mainRule)},
+		"to another network":   {with(foreign(func(r *egress.Rule) { r.To = prefix("10.0.0.0/8") }), mainRule), 0, with(mainRule)},
+		"by another link":      {with(foreign(func(r *egress.Rule) { r.In = "veth2" }), mainRule), 0, with(mainRule)},
+		"out by a link":        {with(foreign(func(r *egress.Rule) { r.Out = "eth0" }), mainRule), 0, with(mainRule)},
+		"not to its network":   {with(foreign(func(r *egress.Rule) { r.Not, r.To = true, prefix("203.0.113.0/24") }), mainRule), 0, with(mainRule)},
+		"another mark":         {with(foreign(func(r *egress.Rule) { r.Mark, r.Mask = 1, 0xffffffff }), mainRule), 2, with(mainRule)},
+		"more selectors":       {with(foreign(func(r *egress.Rule) { r.More = "ipproto 6" }), mainRule), 0, with(mainRule)},
+		"not more selectors":   {with(foreign(func(r *egress.Rule) { r.Not, r.More = true, "ipproto 6" }), mainRule), 0, with(mainRule)},
 		"over ours":            {append(with(jump), nodeRules...), linkMark, with(jump, mainRule)},
 		"to where no rule is":  {append(with(nowhere), linkRule, mainRule), linkMark, with(nowhere, linkRule, mainRule)},
 		// The rule that is gone to may not match, and the one behind it may.
@@ -88,7 +88,7 @@ func TestVisited(t *testing.T) {
 
 func TestMayMatch(t *testing.T) {
 	t.Parallel()
-	for want, rules := range map[bool][]egress.PolicyRule{
+	for want, rules := range map[bool][]egress.Rule{
 		true: {
 			{More: "ipproto 6"}, {Not: true, More: "ipproto 6"}, {From: prefix("10.244.1.5/32"), More: "ipproto 6"},
 			{Not: true, From: prefix("10.244.1.5/32"), More: "ipproto 6"},
@@ -125,7 +125,7 @@ func TestLongestMatch(t *testing.T) {
 
 func TestDecides(t *testing.T) {
 	t.Parallel()
-	specific := egress.PolicyRule{Table: egress.MainTable, MinBits: 1}
+	specific := egress.Rule{Table: egress.MainTable, MinBits: 1}
 	for name, tt := range map[string]struct {
 		step egress.Step
 		want bool
@@ -145,28 +145,21 @@ func TestDecides(t *testing.T) {
 	}
 }
 
-// Rules of ours are written one way and read another; a person sees them the same.
-func TestPolicy(t *testing.T) {
+// A person sees rules as `ip rule` prints them.
+func TestRuleText(t *testing.T) {
 	t.Parallel()
-	a := egress.Attachment{RulePriority: 6000, MarkMask: markMask}
-	f := egress.Flow{Pod: addr("10.244.1.5"), Table: 1134, Mark: linkMark}
-	for i, r := range a.Rules(f) {
-		if i > 0 { // the first does nothing
-			require.Equal(t, r.String(), r.Policy().String())
-		}
-	}
-	require.Equal(t, sourceRule, a.SourceRule(f).Policy())
 	for _, tt := range []struct {
 		want string
-		rule egress.PolicyRule
+		rule egress.Rule
 	}{
 		{"0: from all lookup local", localRule},
-		{"32767: from all lookup default", egress.PolicyRule{Priority: 32767, Table: egress.DefaultTable}},
-		{"7: not from 10.0.0.0/8 to 8.8.8.8 fwmark 0x42 iif veth1 oif eth0 ipproto 6 lookup 77", egress.PolicyRule{
+		{"32767: from all lookup default", egress.Rule{Priority: 32767, Table: egress.DefaultTable}},
+		{"7: not from 10.0.0.0/8 to 8.8.8.8 fwmark 0x42 iif veth1 oif eth0 ipproto 6 lookup 77", egress.Rule{
 			Priority: 7, Not: true, From: prefix("10.0.0.0/8"), To: prefix("8.8.8.8/32"), Mark: 0x42, Mask: 0xffffffff,
 			In: "veth1", Out: "eth0", More: "ipproto 6", Table: 77,
 		}},
-		{"8: from all lookup main suppress_prefixlength 16", egress.PolicyRule{Priority: 8, Table: egress.MainTable, MinBits: 17}},
+		{"9: from all prohibit", egress.Rule{Priority: 9, Refuses: egress.Prohibit}},
+		{"8: from all lookup main suppress_prefixlength 16", egress.Rule{Priority: 8, Table: egress.MainTable, MinBits: 17}},
 	} {
 		require.Equal(t, tt.want, fmt.Sprint(tt.rule))
 	}

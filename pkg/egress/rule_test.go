@@ -38,10 +38,10 @@ func TestOurs(t *testing.T) {
 		require.Equal(t, ours, egress.Ours(slices.Concat(kernels, ours), []uint32{priority}), "priority %d", priority)
 	}
 	require.Empty(t, egress.Ours([]egress.Rule{
-		{Priority: 5998, Family: egress.IPv4, From: addr("10.244.1.5"), Table: 1003},
+		{Priority: 5998, Family: egress.IPv4, From: prefix("10.244.1.5/32"), Table: 1003},
 		{Priority: 5999, Family: egress.IPv4, Mask: 0xf, Mark: 1, Table: 1003},
 		{Priority: 6000, Family: egress.IPv4, Mask: 0xf, Mark: 1, Table: 1003},
-		{Priority: 6001, Family: egress.IPv4, From: addr("10.244.1.5")},
+		{Priority: 6001, Family: egress.IPv4, From: prefix("10.244.1.5/32")},
 		{Priority: 5997, Family: egress.IPv4, Mask: 0xf, Mark: 1, Table: 1003},
 		{Priority: 6002, Family: egress.IPv4},
 		{Priority: 998, Family: egress.IPv4, Mask: 0xf, Mark: 1, Table: 1003},

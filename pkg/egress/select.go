@@ -96,7 +96,7 @@ func (s selection) checkConfigured() error {
 		return s.errorf("egress-ip's configuration has no links, so no pod may use any; add links with allow to the conflist")
 	}
 	if isName(s.Link) {
-		link, there := s.node.linkNamed(s.Link)
+		link, there := s.node.LinkNamed(s.Link)
 		if !there {
 			return s.LinkError("there is no such link on this node; name one that is, or let the pod run where it is")
 		}
@@ -185,7 +185,7 @@ func longestOnly(links []Link, longest map[int]int) []Link {
 
 // noLink says why no link holds an address, as closely as the node tells.
 func (s selection) noLink(address netip.Addr) error {
-	if link, ok := s.node.linkNamed(s.Link); ok {
+	if link, ok := s.node.LinkNamed(s.Link); ok {
 		return s.errorf("the network of the link %s does not hold %s, it has %s; choose an address of that network", link.Name, address, s.networks(link))
 	}
 	var saw []Link
@@ -246,7 +246,7 @@ func (s selection) byLink() ([]Flow, error) {
 		}
 	}
 	if len(found) != 1 {
-		if link, ok := s.node.linkNamed(s.Link); ok {
+		if link, ok := s.node.LinkNamed(s.Link); ok {
 			return nil, s.errorf("the link %s has no global address to leave with; name one: %s", link.Name, s.AddressKey())
 		}
 		if len(found) == 0 {
@@ -328,4 +328,112 @@ func names(links []Link) string {
 		s = append(s, l.Name)
 	}
 	return strings.Join(s, " and ")
+}
+
+// OwnNetworks returns what an attachment of this request is to have as its [Attachment.OwnNetworks]:
+// the networks in which a pod that asks for a link's own address may have it, as `allow` says of its
+// namespace and the link; both address families whole where that is the link's own address.
+func OwnNetworks(r config.Request, c config.Config, flows []Flow) []netip.Prefix {
+	if len(r.Addresses) > 0 || len(flows) == 0 {
+		return nil
+	}
+	var networks []netip.Prefix
+	for _, l := range c.Links {
+		if !l.Matches(flows[0].Link) {
+			continue
+		}
+		for _, allow := range l.Allow {
+			if !allow.MatchesNamespace(r.PodNamespace) {
+				continue
+			}
+			if len(allow.Addresses) == 0 {
+				return []netip.Prefix{IPv4.Default(), IPv6.Default()}
+			}
+			networks = append(networks, allow.Addresses...)
+		}
+	}
+	return networks
+}
+
+func (s selection) checkAllowed(link Link, address netip.Addr) error {
+	entries, namespaceListed := 0, false
+	for _, l := range s.config.Links {
+		if !l.Matches(link.Name) {
+			continue
+		}
+		for _, allow := range l.Allow {
+			entries++
+			if !allow.MatchesNamespace(s.PodNamespace) {
+				continue
+			}
+			namespaceListed = true
+			if len(allow.Addresses) == 0 && s.isOwn(link, address) ||
+				slices.ContainsFunc(allow.Addresses, func(p netip.Prefix) bool { return p.Contains(address) }) {
+				return nil
+			}
+		}
+	}
+	namespace := fmt.Sprintf("the namespace %q", s.PodNamespace)
+	if s.PodNamespace == "" {
+		namespace = "a pod without a namespace"
+	}
+	switch {
+	case entries == 0:
+		return s.errorf("egress-ip's configuration allows nobody to use the link %s; add allow to its entry in links", link.Name)
+	case !namespaceListed:
+		return s.errorf("egress-ip's configuration does not allow %s to use the link %s; list it in allow[].namespaces", namespace, link.Name)
+	}
+	return s.errorf("egress-ip's configuration does not allow %s to use %s on the link %s; list it in allow[].addresses, or choose another", namespace, address, link.Name)
+}
+
+func (s selection) isOwn(link Link, address netip.Addr) bool {
+	return slices.ContainsFunc(s.node.Addresses, func(a LinkAddress) bool {
+		return a.Index == link.Index && a.Network.Addr() == address && !a.Ours
+	})
+}
+
+// checkHost refuses what is no host of the link's network, and what another link has.
+func (s selection) checkHost(link Link, address netip.Addr) error {
+	for _, a := range s.node.Addresses {
+		if a.Network.Addr() == address && a.Index != link.Index {
+			name := Unnamed(a.Index) // no candidate: a loopback link
+			if other, ok := s.node.Link(a.Index); ok {
+				name = other.Name
+			}
+			return s.errorf("%s stands on another link of this node, %s; choose a free address", address, name)
+		}
+		if a.Index != link.Index || !a.Network.Contains(address) || a.Network.Bits() >= address.BitLen()-1 {
+			continue
+		}
+		if address == a.Network.Masked().Addr() {
+			return s.errorf("%s is the network address of %s; choose a host address", address, a.Network.Masked())
+		}
+		if address == broadcast(a.Network) {
+			return s.errorf("%s is the broadcast address of %s; choose a host address", address, a.Network.Masked())
+		}
+	}
+	return nil
+}
+
+// broadcast returns the last address of an IPv4 network; IPv6 has none.
+func broadcast(p netip.Prefix) netip.Addr {
+	if !p.Addr().Is4() {
+		return netip.Addr{}
+	}
+	b := p.Addr().As4()
+	for bit := p.Bits(); bit < 32; bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+// CheckNextHops refuses an egress address that is a next hop of its link: with
+// it on the node, the node would no longer reach the router.
+func CheckNextHops(r config.Request, f Flow, routes []Route) error {
+	if f.Address == f.Gateway || slices.ContainsFunc(routes, func(route Route) bool {
+		return route.Link == f.Index && route.NextHop == f.Address
+	}) {
+		return selection{Request: r}.errorf("%s is a next hop of the link %s; choose a free address", f.Address, f.Link)
+	}
+	return nil
 }

@@ -7,7 +7,7 @@ import (
 
 // State is what egress-ip has in a node's kernel, or is to have, the probe table
 // aside: what is recorded asks for one, the kernel is read as one, and what is
-// missing, or there for nobody, is the difference.
+// missing, or recorded nowhere, is the difference.
 type State struct {
 	Rules     []Rule
 	Routes    []Route
@@ -18,106 +18,115 @@ type State struct {
 
 // Facts are what a node has, as far as what should exist follows from it.
 type Facts struct {
-	Tables    []LinkTable    // of the links that attachments leave by; a table that is not among them gets its closing route alone
+	Tables    []Table        // of the links that attachments leave by; a table that is not among them gets its closing route alone
 	Cluster   []netip.Prefix // as the last ADD configured them
 	Addresses []LinkAddress
 	Without   map[netip.Addr]bool // pod addresses that have no address to leave with at the moment
 }
 
-// LinkTable is one address family of a link's table as it should be.
-type LinkTable struct {
-	Table
-	Main []Route // what main has for the link
-	Down bool    // the link cannot send
-}
-
-// Has reports whether a route is one of the table's.
-func (t LinkTable) Has(r Route) bool { return t.Table.Table == r.Table && t.Family == r.Family() }
-
 // Desired returns what should exist for attachments, each thing that they share once, and
 // each thing before what needs it.
 func Desired(attachments []Attachment, facts Facts) State {
-	owners, flows := Owners(attachments), 0
-	for _, a := range attachments {
-		flows += len(a.Flows)
+	const shared = 32
+	flows := 2 * len(attachments) // one an address family
+	s := State{Rules: make([]Rule, 0, flows+shared), Routes: make([]Route, 0, flows+shared), Elements: make([]Element, 0, elementsOfFlow*flows+shared)}
+	var (
+		known   = map[Rule][]netip.Prefix{} // by a link's rule: the cluster networks beside it
+		shapes  = map[flowShape]bool{}      // of flows that need the same, their own aside
+		seen    = map[any]bool{}            // what is shared, or its key
+		throws  []Route                     // pods' own
+		links   []Element
+		exits   []Element // and what else there is of each egress address
+		cluster = ClusterElements(facts.Cluster)
+		last    Attachment
+	)
+	first := func(key any) bool {
+		was := seen[key]
+		seen[key] = true
+		return !was
 	}
-	const beside = 32 // room for what is shared
-	s := State{
-		Rules: make([]Rule, 0, flows+beside), Routes: make([]Route, 0, flows+beside), Elements: make([]Element, 0, elementsOfFlow*flows+beside),
+	arrive := func(a Address) {
+		if !a.Address.IsLinkLocalUnicast() && first(a.Address) {
+			exits = append(exits, arrivedElement(a))
+		}
 	}
-	known, addresses := map[Rule][]netip.Prefix{}, map[Address]bool{} // by a link's rule: the cluster networks beside it
-	classes := Classes{Cluster: facts.Cluster}
-	type tableKey struct {
-		table  uint32
-		family Family
-	}
-	tables := map[tableKey]bool{}
-	var throws []Route // pods' own
-	for _, a := range attachments {
-		for _, f := range a.Flows {
-			if owners[f.Pod] != a.Owner {
-				continue // another pod has the address by now
+	for a, f := range OwnFlows(attachments) {
+		last = a
+		if cluster, ok := known[a.LinkRule(f)]; !ok || !slices.Equal(cluster, a.ClusterCIDRs) {
+			known[a.LinkRule(f)] = a.ClusterCIDRs
+			s.Rules = append(s.Rules, Missing(a.SharedRules(f), s.Rules)...)
+		}
+		s.Rules = append(s.Rules, a.SourceRule(f))
+		throws = append(throws, f.PodThrow())
+		s.Elements = a.elements(f, facts.Without[f.Pod], s.Elements)
+		shape := flowShape{a.shape(f), a.checked(f)}
+		if shapes[shape] {
+			continue
+		}
+		shapes[shape] = true
+		if first(f.TableKey()) {
+			s.Routes = append(s.Routes, facts.routes(a.Table(f))...)
+		}
+		if at := f.HostAddress(); f.OwnsAddress && first(at) {
+			s.Addresses = append(s.Addresses, at)
+		}
+		for _, c := range a.linkChains(f, facts.clusterSet(IPv4, f.Index), facts.clusterSet(IPv6, f.Index)) {
+			if first(c.Name) {
+				s.Chains = append(s.Chains, c)
 			}
-			if cluster, ok := known[a.LinkRule(f)]; !ok || !slices.Equal(cluster, a.ClusterCIDRs) {
-				known[a.LinkRule(f)] = a.ClusterCIDRs
-				s.Rules = append(s.Rules, Missing(a.SharedRules(f), s.Rules)...)
-			}
-			s.Rules = append(s.Rules, a.SourceRule(f))
-			if key := (tableKey{f.Table, f.Family()}); !tables[key] {
-				tables[key] = true
-				s.Routes = append(s.Routes, facts.routes(a.TableSpec(f))...)
-			}
-			throws = append(throws, f.PodThrow())
-			if at := f.HostAddress(); f.OwnsAddress && !addresses[at] {
-				addresses[at] = true
-				s.Addresses = append(s.Addresses, at)
-			}
-			c := a.Classification(f)
-			classes.Mask, classes.Foreign, classes.Pods = a.MarkMask, a.foreignMarks(), append(classes.Pods, c)
-			s.Elements = c.appendElements(s.Elements)
-			if facts.Without[f.Pod] {
-				// It is not translated, and so not let out.
-				s.Elements = slices.DeleteFunc(s.Elements, func(e Element) bool { return e.Pod == f.Pod && e.Set == f.Family().SNAT() })
-			}
+		}
+		if e := (Element{Set: LinkSet, Link: f.Index}); first(e) {
+			links = append(links, e)
+		}
+		if e := (Element{Set: f.Family().Exit(), Link: f.Index, Address: f.Address}); first(e) {
+			// What arrives with an egress address as its source is forged.
+			exits = append(exits, e, Element{Set: f.Family().Out(), Address: f.Address, Chain: Forged})
+			arrive(f.HostAddress())
 		}
 	}
 	s.Routes = append(s.Routes, Missing(throws, s.Routes)...)
-	if len(classes.Pods) == 0 {
+	if len(throws) == 0 {
 		return s
 	}
+	for _, a := range facts.Addresses {
+		if seen[Element{Set: LinkSet, Link: a.Index}] {
+			arrive(a.At())
+		}
+	}
 	for _, t := range facts.Tables {
-		classes.Derived = append(classes.Derived, t.Table)
+		set := facts.clusterSet(t.Family, t.Index)
+		if set == t.Family.Cluster() {
+			continue
+		}
+		for _, p := range disjoint(t.Thrown) {
+			cluster = append(cluster, Element{Set: set, Net: p})
+		}
 	}
-	for _, on := range facts.Addresses {
-		classes.Arrived = append(classes.Arrived, Address{Link: on.Index, Address: on.Network.Addr()})
-	}
-	s.Chains = classes.Chains()
-	s.Elements = slices.Concat(s.Elements, classes.ClusterElements(), classes.SharedElements())
+	s.Chains = withShared(s.Chains, last)
+	s.Elements = slices.Concat(s.Elements, cluster, []Element{UnmarkedElement()}, links, exits)
 	return s
 }
 
-// routes returns those of a table, pods' own throws aside, the closing one first.
-func (facts Facts) routes(spec TableSpec) []Route {
-	for _, t := range facts.Tables {
-		if !t.IsSame(Table{TableSpec: spec}) {
-			continue
-		}
-		routes := t.Routes(t.Main)
-		if t.Down {
-			routes = slices.DeleteFunc(routes, func(r Route) bool { return r.Type == Unicast })
-		}
-		return routes
-	}
-	return []Route{spec.Closing()}
+type flowShape struct {
+	Flow
+	checked string
 }
 
-// Own returns what belongs to one pod each.
-func (s State) Own() State {
-	return State{
-		Rules:    slices.DeleteFunc(slices.Clone(s.Rules), func(r Rule) bool { return !r.From.IsValid() }),
-		Routes:   slices.DeleteFunc(slices.Clone(s.Routes), func(r Route) bool { return !r.IsPodThrow() }),
-		Elements: slices.DeleteFunc(slices.Clone(s.Elements), func(e Element) bool { return !e.Pod.IsValid() }),
+// routes returns those of a table, pods' own throws aside, the closing one first.
+func (facts Facts) routes(of Table) []Route {
+	if i := slices.IndexFunc(facts.Tables, func(t Table) bool { return t.Key() == of.Key() }); i >= 0 {
+		return facts.Tables[i].Routes()
 	}
+	return []Route{of.Closing()}
+}
+
+// clusterSet returns the name of the set with the destinations that never leave by a link: one of
+// the link's own, what its table throws, where the configuration names none of the address family.
+func (facts Facts) clusterSet(f Family, link int) string {
+	if slices.ContainsFunc(facts.Cluster, func(p netip.Prefix) bool { return FamilyOf(p.Addr()) == f }) {
+		return f.Cluster()
+	}
+	return f.ClusterOf(link)
 }
 
 // Less returns what is in s and not in other, and what is in other and not in s.
@@ -138,25 +147,31 @@ func (s State) And(other State) State {
 	}
 }
 
+// Own returns what belongs to one pod each.
+func (s State) Own() State {
+	return State{Rules: own(s.Rules), Routes: own(s.Routes), Elements: own(s.Elements)}
+}
+
+func own[T Object](all []T) []T {
+	return slices.DeleteFunc(slices.Clone(all), func(o T) bool { return !o.OwnPod().IsValid() })
+}
+
 // difference returns what is in a alone and in b alone, each in its order.
-func difference[T comparable](a, b []T) (onlyA, onlyB []T) {
-	inBoth := make(map[T]bool, len(a))
-	for _, v := range a {
-		inBoth[v] = false
+func difference[T comparable](a, b []T) (onlyA, onlyB []T) { return Missing(a, b), Missing(b, a) }
+
+// Missing returns what is in want and not in have, in want's order.
+func Missing[T comparable](want, have []T) []T {
+	exists := make(map[T]struct{}, len(have))
+	for _, v := range have {
+		exists[v] = struct{}{}
 	}
-	for _, v := range b {
-		if _, ok := inBoth[v]; ok {
-			inBoth[v] = true
-		} else {
-			onlyB = append(onlyB, v)
+	var missing []T
+	for _, v := range want {
+		if _, ok := exists[v]; !ok {
+			missing = append(missing, v)
 		}
 	}
-	for _, v := range a {
-		if !inBoth[v] {
-			onlyA = append(onlyA, v)
-		}
-	}
-	return onlyA, onlyB
+	return missing
 }
 
 // Ended returns what attachments have that nothing needs any more once they end: what is their
@@ -167,15 +182,10 @@ func Ended(ending, rest []Attachment) (gone State, pods []netip.Addr) {
 	mine := slices.Clone(ending)
 	for i, a := range ending {
 		mine[i].Flows = slices.DeleteFunc(slices.Clone(a.Flows), func(f Flow) bool { return owners[f.Pod] != a.Owner })
-		for _, f := range mine[i].Flows {
-			pods = append(pods, f.Pod)
-		}
 	}
-	own := Desired(mine, Facts{}).Own()
 	shared := Replaced(ending, rest)
-	isOwn := shared.Own()
-	shared, _ = shared.Less(isOwn)
-	return own.And(shared), pods
+	shared, _ = shared.Less(shared.Own())
+	return Desired(mine, Facts{}).Own().And(shared), Pods(mine...)
 }
 
 // Replaced returns what attachments need and those that take their place do not. A chain
@@ -193,26 +203,58 @@ func Replaced(before, after []Attachment) State {
 	return gone
 }
 
-// Missing returns what is in want and not in have, in want's order.
-func Missing[T comparable](want, have []T) []T {
-	there := make(map[T]struct{}, len(have))
-	for _, v := range have {
-		there[v] = struct{}{}
-	}
-	var missing []T
-	for _, v := range want {
-		if _, ok := there[v]; !ok {
-			missing = append(missing, v)
-		}
-	}
-	return missing
-}
-
 // Object is a thing that egress-ip has in a kernel: a [Rule], a [Route], an [Address], a [Chain]
 // or an [Element]. Two are the same if they are equal.
 type Object interface {
 	// Describe names the object as the tool prints it that lists such objects.
 	Describe(LinkName) string
+	// OwnPod is the address of the pod whose own it is; zero: it is shared.
+	OwnPod() netip.Addr
+}
+
+// Describe is String with the address family: most look alike in both.
+func (r Rule) Describe(LinkName) string { return r.Family.String() + " rule " + r.String() }
+
+// Describe is String with the links' names.
+func (r Route) Describe(name LinkName) string   { return "route " + r.text(name) }
+func (a Address) Describe(name LinkName) string { return "address " + a.text(name) }
+func (c Chain) Describe(LinkName) string        { return c.String() }
+func (e Element) Describe(name LinkName) string { return e.text(name) }
+
+// OwnPod is the address of the pod whose source rule it is.
+func (r Rule) OwnPod() netip.Addr { return r.From.Addr() }
+
+// OwnPod is the address of the pod whose throw it is.
+func (r Route) OwnPod() netip.Addr {
+	if !r.IsPodThrow() {
+		return netip.Addr{}
+	}
+	return r.Dst.Addr()
+}
+func (e Element) OwnPod() netip.Addr { return e.Pod }
+func (Address) OwnPod() netip.Addr   { return netip.Addr{} }
+func (Chain) OwnPod() netip.Addr     { return netip.Addr{} }
+
+// Objects returns all of it in order.
+func (s State) Objects() []Object {
+	return slices.Concat(objects(s.Rules), objects(s.Routes), objects(s.Addresses), objects(s.Chains), objects(s.Elements))
+}
+
+func objects[T Object](all []T) []Object {
+	objects := make([]Object, len(all))
+	for i, o := range all {
+		objects[i] = o
+	}
+	return objects
+}
+
+// Lines names each thing in it.
+func (s State) Lines(name LinkName) []string {
+	var lines []string
+	for _, o := range s.Objects() {
+		lines = append(lines, o.Describe(name))
+	}
+	return lines
 }
 
 // Item is an object and whose it is: of some pods, or, with none, of a link's table, or, with
@@ -227,64 +269,48 @@ type Item struct {
 // attachments.
 func (s State) Items(attachments []Attachment) []Item {
 	owners := Owners(attachments)
-	tables := map[any]uint32{}      // by a link's mark, and by its chains' names
-	users := map[any][]netip.Addr{} // by addresses, and by pods' throws
-	for _, a := range attachments {
-		for _, f := range a.Flows {
-			if owners[f.Pod] != a.Owner {
-				continue
-			}
-			tables[f.Mark] = f.Table
-			for _, chain := range LinkChains(f.Index) {
-				tables[chain] = f.Table
-			}
-			users[f.HostAddress()] = append(users[f.HostAddress()], f.Pod)
-			users[f.PodThrow()] = []netip.Addr{f.Pod}
+	tables := map[any]uint32{} // by a link's mark, and by its chains' names
+	users := map[Address][]netip.Addr{}
+	for _, f := range OwnFlows(attachments) {
+		tables[f.Mark] = f.Table
+		for _, chain := range LinkChains(f.Index) {
+			tables[chain] = f.Table
 		}
+		users[f.HostAddress()] = append(users[f.HostAddress()], f.Pod)
 	}
-	pod := func(p netip.Addr) []netip.Addr {
-		if !p.IsValid() {
-			return nil
+	var items []Item
+	for _, o := range s.Objects() {
+		item := Item{Object: o}
+		if _, ok := owners[o.OwnPod()]; ok {
+			item.Pods = []netip.Addr{o.OwnPod()}
 		}
-		return []netip.Addr{p}
-	}
-	items := make([]Item, 0, len(s.Rules)+len(s.Routes)+len(s.Addresses)+len(s.Chains)+len(s.Elements))
-	for _, r := range s.Rules {
-		item := Item{Object: r, Pods: pod(r.From)}
-		if r.Mark != 0 && !r.From.IsValid() {
-			item.Table = tables[r.Mark]
+		switch o := o.(type) {
+		case Rule:
+			item.Table = tables[o.Mark]
+		case Route:
+			item.Table = o.Table
+		case Address:
+			item.Pods = users[o]
+		case Chain:
+			item.Table = tables[o.Name]
 		}
 		items = append(items, item)
-	}
-	for _, r := range s.Routes {
-		items = append(items, Item{r, users[r], r.Table})
-	}
-	for _, a := range s.Addresses {
-		items = append(items, Item{Object: a, Pods: users[a]})
-	}
-	for _, c := range s.Chains {
-		items = append(items, Item{Object: c, Table: tables[c.Name]})
-	}
-	for _, e := range s.Elements {
-		items = append(items, Item{Object: e, Pods: pod(e.Pod)})
 	}
 	return items
 }
 
-// Lines names each thing in it.
-func (s State) Lines(name LinkName) []string {
-	var lines []string
-	for _, item := range s.Items(nil) {
-		lines = append(lines, item.Describe(name))
-	}
-	return slices.Clip(lines)
+// Probe is the table ip6 egress_ip_probe: by which links probes come in, and
+// their source as sent and as pods see it. The zero Probe is no table.
+type Probe struct {
+	Links      []string   `json:"links"` // sorted, no link twice
+	Source     netip.Addr `json:"source"`
+	Translated netip.Addr `json:"translated"`
 }
 
-// Describe is String with the address family: most look alike in both.
-func (r Rule) Describe(LinkName) string { return r.Family.String() + " rule " + r.String() }
+// Exists reports whether there is a table at all.
+func (p Probe) Exists() bool { return len(p.Links) > 0 }
 
-// Describe is String with the links' names.
-func (r Route) Describe(name LinkName) string   { return "route " + r.Named(name) }
-func (a Address) Describe(name LinkName) string { return "address " + a.Named(name) }
-func (c Chain) Describe(LinkName) string        { return c.String() }
-func (e Element) Describe(name LinkName) string { return e.Named(name) }
+// Equal reports whether both are the same table.
+func (p Probe) Equal(q Probe) bool {
+	return p.Source == q.Source && p.Translated == q.Translated && slices.Equal(p.Links, q.Links)
+}

@@ -107,11 +107,12 @@ func TestDesiredTables(t *testing.T) {
 	t.Parallel()
 	pods := twoPods()[:1]
 	pods[0].Flows = pods[0].Flows[:1]
-	table := egress.LinkTable{Table: egress.Table{TableSpec: pods[0].TableSpec(pods[0].Flows[0]), Thrown: prefixes("10.244.0.0/16", "10.244.1.5/32")}}
+	table := pods[0].Table(pods[0].Flows[0])
+	table.Thrown = prefixes("10.244.0.0/16", "10.244.1.5/32")
 	table.Main = []egress.Route{{Table: egress.MainTable, Dst: prefix("192.168.124.0/24"), Type: egress.Unicast, Link: 134, Weight: 1}}
 	routes := func() []string {
 		var lines []string
-		for _, r := range egress.Desired(pods, egress.Facts{Tables: []egress.LinkTable{table}}).Routes {
+		for _, r := range egress.Desired(pods, egress.Facts{Tables: []egress.Table{table}}).Routes {
 			lines = append(lines, r.String())
 		}
 		return lines
@@ -221,21 +222,9 @@ func TestShape(t *testing.T) {
 	}
 }
 
-func classified(a egress.Attachment) []egress.Classification {
-	var pods []egress.Classification
-	for _, f := range a.Flows {
-		pods = append(pods, a.Classification(f))
-	}
-	return pods
-}
-
-func TestClasses(t *testing.T) {
+// TestChains: what links have, each before what goes to it, and whence they know the cluster.
+func TestChains(t *testing.T) {
 	t.Parallel()
-	var c egress.Classes
-	for _, a := range twoPods() {
-		c.Mask, c.Cluster = a.MarkMask, a.ClusterCIDRs
-		c.Pods = append(c.Pods, classified(a)...)
-	}
 	link := func(name string) egress.Chain { return egress.Chain{Name: name, Mark: 0x01000000, Mask: 0x0f000000} }
 	asking := func(name, cluster4, cluster6 string) egress.Chain {
 		c := link(name)
@@ -245,43 +234,49 @@ func TestClasses(t *testing.T) {
 		c.Cluster4, c.Cluster6 = cluster4, cluster6
 		return c
 	}
+	networks := func(s egress.State) []egress.Element {
+		return slices.DeleteFunc(s.Elements, func(e egress.Element) bool { return !e.Net.IsValid() })
+	}
+	facts := egress.Facts{Cluster: twoPods()[0].ClusterCIDRs}
+	s := egress.Desired(twoPods(), facts)
 	require.Equal(t, []egress.Chain{
 		{Name: "others", Mark: 0x0f000000, Mask: 0x0f000000}, {Name: "inbound"}, {Name: "forged"}, {Name: "dropped"}, {Name: "related"}, {Name: "inside"},
 		link("mark_134"), link("back_134"), asking("exit_134", "cluster4", "cluster6"),
 		asking("out_134", "cluster4", "cluster6"), asking("bridged_134", "cluster4", "cluster6"),
-		{Name: "unmarked"}, {Name: "exit", Mask: 0x0f000000}, {Name: "prerouting"},
+		{Name: "unmarked"}, {Name: "exit", Mask: 0x0f000000}, {Name: "prerouting", Mask: 0xffff3fff},
 		{Name: "output", Mask: 0x0f000000}, {Name: "postrouting", Mask: 0x0f000000},
-	}, c.Chains())
+	}, s.Chains)
 	require.Equal(t, []egress.Element{
 		{Set: "cluster4", Net: prefix("10.244.0.0/16")}, {Set: "cluster6", Net: prefix("fd00:10:244::/56")},
-	}, c.ClusterElements())
+	}, networks(s))
 
 	// Where the configuration names none of an address family, a link's table does.
-	c.Cluster = c.Cluster[:1]
+	facts.Cluster = facts.Cluster[:1]
 	for _, family := range egress.Families {
-		c.Derived = append(c.Derived, egress.Table{
-			TableSpec: egress.TableSpec{Index: 134, Family: family}, Thrown: prefixes(map[egress.Family]string{egress.IPv4: "10.9.0.0/16", egress.IPv6: "fd00:9::/64"}[family]),
+		facts.Tables = append(facts.Tables, egress.Table{
+			Index: 134, Family: family, Thrown: prefixes(map[egress.Family]string{egress.IPv4: "10.9.0.0/16", egress.IPv6: "fd00:9::/64"}[family]),
 		})
 	}
-	require.Contains(t, c.Chains(), asking("bridged_134", "cluster4", "cluster6_134"))
+	s = egress.Desired(twoPods(), facts)
+	require.Contains(t, s.Chains, asking("bridged_134", "cluster4", "cluster6_134"))
 	require.Equal(t, []egress.Element{
 		{Set: "cluster4", Net: prefix("10.244.0.0/16")}, {Set: "cluster6_134", Net: prefix("fd00:9::/64")},
-	}, c.ClusterElements())
+	}, networks(s))
 }
 
 // TestSharedElements: what pods share is there once; addresses of links that no pod uses
 // are not.
 func TestSharedElements(t *testing.T) {
 	t.Parallel()
-	var c egress.Classes
-	for _, a := range twoPods() {
-		c.Pods = append(c.Pods, classified(a)...)
+	var facts egress.Facts
+	for address, link := range map[string]int{"10.0.0.2/24": 2, "192.168.124.10/24": 134, "192.168.124.99/32": 134, "fe80::1/64": 134} {
+		facts.Addresses = append(facts.Addresses, egress.LinkAddress{Index: link, Network: prefix(address)})
 	}
-	c.Arrived = []egress.Address{{Link: 2, Address: addr("10.0.0.2")}, {Link: 134, Address: addr("192.168.124.10")},
-		{Link: 134, Address: addr("192.168.124.99")}, {Link: 134, Address: addr("fe80::1")}}
 	var lines []string
-	for _, e := range c.SharedElements() {
-		lines = append(lines, e.String())
+	for _, e := range egress.Desired(twoPods(), facts).Elements {
+		if !e.Pod.IsValid() {
+			lines = append(lines, e.String())
+		}
 	}
 	require.Equal(t, []string{
 		"element { 0 : goto others } of map unmarked in table inet egress_ip",

@@ -12,8 +12,8 @@ import (
 // spec4 and spec6 are what a configuration without gateway and cluster CIDRs
 // says about enp7s0's table.
 var (
-	spec4 = egress.TableSpec{Table: 1134, Link: "enp7s0", Index: enp7s0, Family: egress.IPv4}
-	spec6 = egress.TableSpec{Table: 1134, Link: "enp7s0", Index: enp7s0, Family: egress.IPv6}
+	spec4 = egress.Table{Table: 1134, Link: "enp7s0", Index: enp7s0, Family: egress.IPv4}
+	spec6 = egress.Table{Table: 1134, Link: "enp7s0", Index: enp7s0, Family: egress.IPv6}
 )
 
 type edit = func(*egress.Route)
@@ -49,7 +49,19 @@ func mtu(bytes uint32, lock bool) edit {
 }
 func onlink(r *egress.Route) { r.OnLink = true }
 
-// in gives routes as they are to stand in another table.
+// linkRoutes are those that lead out by the link of a table, where main has these.
+func linkRoutes(t egress.Table, main ...egress.Route) []egress.Route {
+	t.Main = main
+	return t.LinkRoutes()
+}
+
+// throws are a table's for these networks.
+func throws(t egress.Table, thrown ...string) []egress.Route {
+	t.Thrown, t.Down = prefixes(thrown...), true
+	return t.Routes()[1:]
+}
+
+// in gives routes as they are to be in another table.
 func in(id uint32, routes ...egress.Route) []egress.Route {
 	for i := range routes {
 		routes[i].Table = id
@@ -58,16 +70,16 @@ func in(id uint32, routes ...egress.Route) []egress.Route {
 }
 
 func TestLinkRoutes(t *testing.T) {
-	with := func(s egress.TableSpec, edit func(*egress.TableSpec)) egress.TableSpec { edit(&s); return s }
-	cluster := func(list ...string) func(*egress.TableSpec) {
-		return func(s *egress.TableSpec) { s.Cluster = prefixes(list...) }
+	with := func(s egress.Table, edit func(*egress.Table)) egress.Table { edit(&s); return s }
+	cluster := func(list ...string) func(*egress.Table) {
+		return func(s *egress.Table) { s.Cluster = prefixes(list...) }
 	}
-	gateway := func(s egress.TableSpec, a string) egress.TableSpec { s.Gateway = addr(a); return s }
+	gateway := func(s egress.Table, a string) egress.Table { s.Gateway = addr(a); return s }
 	network := route("192.168.124.0/24", enp7s0, "")
 	network6 := route("fd00:124::/64", enp7s0, "", metric(256))
 
 	for name, tt := range map[string]struct {
-		spec egress.TableSpec
+		spec egress.Table
 		main []egress.Route
 		want []egress.Route
 	}{
@@ -237,7 +249,7 @@ func TestLinkRoutes(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, tt.want, tt.spec.LinkRoutes(tt.main))
+			require.Equal(t, tt.want, linkRoutes(tt.spec, tt.main...))
 		})
 	}
 }
@@ -246,14 +258,14 @@ func TestLinkRoutes(t *testing.T) {
 func TestLinkRoutesLeavesMainAlone(t *testing.T) {
 	main := []egress.Route{route("default", enp7s0, "192.168.124.1", weight(3)), route("192.168.124.0/24", enp7s0, "")}
 
-	spec4.LinkRoutes(main)
+	linkRoutes(spec4, main...)
 
 	require.Equal(t, []egress.Route{route("default", enp7s0, "192.168.124.1", weight(3)), route("192.168.124.0/24", enp7s0, "")}, main)
 }
 
 func TestDerivedCluster(t *testing.T) {
 	for name, tt := range map[string]struct {
-		spec egress.TableSpec
+		spec egress.Table
 		main []egress.Route
 		want []string
 	}{
@@ -311,14 +323,14 @@ func TestDerivedCluster(t *testing.T) {
 }
 
 func TestThrows(t *testing.T) {
-	require.Empty(t, spec4.Throws(nil))
+	require.Empty(t, throws(spec4))
 	require.Equal(t, []egress.Route{
 		{Table: 1134, Dst: prefix("10.244.0.0/16"), Type: egress.Throw, Weight: 1},
 		{Table: 1134, Dst: prefix("10.96.0.0/12"), Type: egress.Throw, Weight: 1},
-	}, spec4.Throws(prefixes("10.244.0.0/16", "10.96.0.0/12")))
+	}, throws(spec4, "10.244.0.0/16", "10.96.0.0/12"))
 	require.Equal(t, []egress.Route{
 		{Table: 1134, Dst: prefix("fd00:244::/56"), Type: egress.Throw, Metric: 1024, Weight: 1},
-	}, spec6.Throws(prefixes("fd00:244::/56")))
+	}, throws(spec6, "fd00:244::/56"))
 }
 
 func TestClosing(t *testing.T) {
@@ -383,9 +395,9 @@ func TestProbe(t *testing.T) {
 			require.Equal(t, tt.want, tt.b.Equal(tt.a))
 		})
 	}
-	require.True(t, probe("eth0").Stands())
-	require.False(t, probe().Stands())
-	require.False(t, egress.Probe{}.Stands())
+	require.True(t, probe("eth0").Exists())
+	require.False(t, probe().Exists())
+	require.False(t, egress.Probe{}.Exists())
 }
 
 func TestStrings(t *testing.T) {
@@ -395,8 +407,8 @@ func TestStrings(t *testing.T) {
 	}{
 		{egress.IPv4, "IPv4"},
 		{egress.IPv6, "IPv6"},
-		{egress.Rule{Priority: 6000, From: addr("10.244.1.5"), Table: 1134}, "6000: from 10.244.1.5 lookup 1134"},
-		{egress.Rule{Priority: 6000, From: addr("fd00:244::5"), Table: 1134}, "6000: from fd00:244::5 lookup 1134"},
+		{egress.Rule{Priority: 6000, From: prefix("10.244.1.5/32"), Table: 1134}, "6000: from 10.244.1.5 lookup 1134"},
+		{egress.Rule{Priority: 6000, From: prefix("fd00:244::5/128"), Table: 1134}, "6000: from fd00:244::5 lookup 1134"},
 		{egress.Address{Link: 134, Address: addr("192.168.124.99")}, "192.168.124.99/32 on if134"},
 		{egress.Address{Link: 134, Address: addr("fd00:124::99")}, "fd00:124::99/128 on if134"},
 		{egress.Chain{Name: "out_134", Mark: 1, Mask: 15}, "chain out_134 of table inet egress_ip"},
@@ -424,8 +436,8 @@ func TestStrings(t *testing.T) {
 		},
 		{route("default", enp7s0, "192.168.124.1", weight(2)), "default via 192.168.124.1 dev if134 weight 2 table 254"},
 		{route("10.9.0.0/16", enp7s0, "", mtu(1400, true)), "10.9.0.0/16 dev if134 mtu lock 1400 table 254"},
-		{spec4.Throws(prefixes("10.244.0.0/16"))[0], "throw 10.244.0.0/16 table 1134"},
-		{spec6.Throws(prefixes("fd00:244::/56"))[0], "throw fd00:244::/56 metric 1024 table 1134"},
+		{throws(spec4, "10.244.0.0/16")[0], "throw 10.244.0.0/16 table 1134"},
+		{throws(spec6, "fd00:244::/56")[0], "throw fd00:244::/56 metric 1024 table 1134"},
 		{spec4.Closing(), "unreachable default metric 4278198272 table 1134"},
 		{spec6.Closing(), "unreachable default metric 4278198272 table 1134"},
 		{route("10.1.0.0/16", 0, "", typed(egress.Blackhole)), "blackhole 10.1.0.0/16 table 254"},
@@ -465,35 +477,30 @@ func TestAttachment(t *testing.T) {
 	for _, r := range a.Rules(f6) {
 		require.Equal(t, egress.IPv6, r.Family)
 	}
-	class := egress.Classification{
-		Pod: addr("10.244.1.5"), Index: enp7s0, Mark: 0x01000000, Address: addr("192.168.124.99"), Owner: "c1",
-	}
-	require.Equal(t, class, a.Classification(f))
 	require.Equal(t, egress.Address{Link: enp7s0, Address: addr("192.168.124.99")}, f.HostAddress())
 	require.Equal(t, egress.Route{Table: 1134, Dst: prefix("10.244.1.5/32"), Type: egress.Throw, Weight: 1}, f.PodThrow())
 	require.Equal(t, egress.Route{Table: 1134, Dst: prefix("fd00:244::5/128"), Type: egress.Throw, Metric: 1024, Weight: 1}, f6.PodThrow())
 	require.Equal(t, egress.IPv4, f.Family())
 	require.Equal(t, egress.IPv6, f6.Family())
-	require.Equal(t, egress.TableSpec{
+	require.Equal(t, egress.Table{
 		Table: 1134, Link: "enp7s0", Index: enp7s0, Family: egress.IPv4, Gateway: addr("192.168.124.1"), Cluster: prefixes("10.244.0.0/16", "10.96.0.0/12"),
-	}, a.TableSpec(f))
-	require.Equal(t, egress.TableSpec{
+	}, a.Table(f))
+	require.Equal(t, egress.Table{
 		Table: 1134, Link: "enp7s0", Index: enp7s0, Family: egress.IPv6, Cluster: prefixes("fd00:244::/56"),
-	}, a.TableSpec(f6))
+	}, a.Table(f6))
 	a.ClusterCIDRs = nil
-	require.Equal(t, spec6, a.TableSpec(f6))
+	require.Equal(t, spec6, a.Table(f6))
 }
 
 // CNI lets a container ID be of any length; nft lets a comment be 128 bytes.
 func TestOwnerFitsAComment(t *testing.T) {
-	f := free("10.244.1.5", "192.168.124.99")
 	id := make([]byte, 200)
 	for i := range id {
 		id[i] = 'a' + byte(i%26)
 	}
 	for length, want := range map[int]int{1: 1, 64: 64, 128: 128, 129: 128, 200: 128} {
 		a := egress.Attachment{Owner: egress.Owner{ContainerID: string(id[:length])}}
-		require.Equal(t, string(id[:want]), a.Classification(f).Owner)
+		require.Equal(t, string(id[:want]), a.Comment())
 	}
 }
 
@@ -531,8 +538,8 @@ func TestMarks(t *testing.T) {
 
 // Main may hold a default without a next hop: a configured one is better.
 func TestGatewayWinsOverDefaultDev(t *testing.T) {
-	spec := egress.TableSpec{Table: 1134, Link: "enp7s0", Index: enp7s0, Family: egress.IPv4, Gateway: addr("192.168.124.1")}
-	routes := spec.LinkRoutes([]egress.Route{route("192.168.124.0/24", enp7s0, ""), route("default", enp7s0, "")})
+	spec := egress.Table{Table: 1134, Link: "enp7s0", Index: enp7s0, Family: egress.IPv4, Gateway: addr("192.168.124.1")}
+	routes := linkRoutes(spec, route("192.168.124.0/24", enp7s0, ""), route("default", enp7s0, ""))
 	require.Equal(t, []egress.Route{
 		route("192.168.124.0/24", enp7s0, "", table(1134)),
 		route("default", enp7s0, "192.168.124.1", table(1134)),

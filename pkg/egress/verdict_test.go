@@ -19,19 +19,19 @@ func healthyWay() egress.Way {
 		Attachment: egress.Attachment{RulePriority: 6000, MarkMask: markMask, ClusterCIDRs: prefixes("10.244.0.0/16"), Flows: []egress.Flow{f}},
 		Flow:       f,
 		Packet:     packet(linkMark),
-		Marking:    egress.Marking{Stands: true, Element: true, Chain: "out_134", Mark: linkMark},
+		Marking:    egress.Marking{Exists: true, Element: true, Chain: "out_134", Mark: linkMark},
 		NodeRules:  nodeRules,
 		Steps:      []egress.Step{{Rule: linkRule, Route: out, Link: "enp7s0"}},
 		Answer:     egress.Answer{Route: route("203.0.113.80/32", enp7s0, "192.168.124.1", table(1134)), LinkName: "enp7s0"},
 
 		Translation: egress.Translation{Source: f.Address},
 		Link:        egress.Link{Name: "enp7s0", Index: enp7s0, Up: true, Carrier: true},
-		Stands:      true,
+		HasAddress:  true,
 	}
 }
 
 // byMain sends the packet by eth0, behind the rules that it meets.
-func byMain(w *egress.Way, mark uint32, rules ...egress.PolicyRule) {
+func byMain(w *egress.Way, mark uint32, rules ...egress.Rule) {
 	w.Packet.Mark = mark
 	w.Steps = nil
 	for _, r := range rules {
@@ -92,10 +92,10 @@ func TestVerdict(t *testing.T) {
 			[]string{`map snat4 of table inet egress_ip has no element 10.244.1.5 . "enp7s0"`, "resync"}},
 		"another translation": {func(w *egress.Way) { w.Translation.Source = addr("192.168.124.98") }, !right,
 			[]string{"leaves by enp7s0 as 192.168.124.98", `has 10.244.1.5 . "enp7s0" : 192.168.124.98`, "resync"}},
-		"no address": {func(w *egress.Way) { w.Stands = false }, !right, []string{"192.168.124.99 is not on enp7s0", "resync"}},
-		"no address of somebody's": {func(w *egress.Way) { w.Stands, w.Flow.OwnsAddress = false, false }, !right,
+		"no address": {func(w *egress.Way) { w.HasAddress = false }, !right, []string{"192.168.124.99 is not on enp7s0", "resync"}},
+		"no address of somebody's": {func(w *egress.Way) { w.HasAddress, w.Flow.OwnsAddress = false, false }, !right,
 			[]string{"192.168.124.99 is not on enp7s0", "add it to the link"}},
-		"neither translation nor address": {func(w *egress.Way) { w.Stands = false; w.Translation = egress.Translation{} }, !right,
+		"neither translation nor address": {func(w *egress.Way) { w.HasAddress = false; w.Translation = egress.Translation{} }, !right,
 			[]string{`no element 10.244.1.5 . "enp7s0" and 192.168.124.99 is not on enp7s0`, "no answer comes back; run `egress-ip resync`."}},
 		"flushed": {func(w *egress.Way) {
 			w.Marking, w.Packet.Mark, w.Translation = egress.Marking{}, 0, egress.Translation{}
@@ -103,11 +103,11 @@ func TestVerdict(t *testing.T) {
 		}, !right, []string{"leaves by enp7s0 as 10.244.1.5", "because table inet egress_ip is not there; run"}},
 		"flushed, and no source rule": {func(w *egress.Way) {
 			w.Marking = egress.Marking{}
-			w.NodeRules = []egress.PolicyRule{linkRule, mainRule}
+			w.NodeRules = []egress.Rule{linkRule, mainRule}
 			byMain(w, 0)
 		}, !right, []string{"table inet egress_ip is not there and the rule `6000: from 10.244.1.5 lookup 1134` is missing; run"}},
 		"no element": {func(w *egress.Way) {
-			w.Marking = egress.Marking{Stands: true, Chain: "others", Mark: othersMark}
+			w.Marking = egress.Marking{Exists: true, Chain: "others", Mark: othersMark}
 			byMain(w, othersMark, skipMarked)
 		}, !right, []string{"leaves by eth0", "map out4 of table inet egress_ip has no element 10.244.1.5", "resync"}},
 		"another link's chain": {func(w *egress.Way) {
@@ -115,7 +115,7 @@ func TestVerdict(t *testing.T) {
 			byMain(w, 0x02000000, skipMarked)
 		}, !right, []string{"chain out_135 sets the mark 0x2000000, and that of enp7s0 is 0x1000000", "resync"}},
 		"no link rule": {func(w *egress.Way) {
-			w.NodeRules = []egress.PolicyRule{skipMarked, sourceRule, mainRule}
+			w.NodeRules = []egress.Rule{skipMarked, sourceRule, mainRule}
 			byMain(w, linkMark, skipMarked)
 		}, !right, []string{"the rule `5998: from all fwmark 0x1000000/0xf000000 lookup 1134` is missing", "resync"}},
 		"table empty": {func(w *egress.Way) { byMain(w, linkMark, linkRule, skipMarked) }, !right,
@@ -136,19 +136,19 @@ func TestVerdict(t *testing.T) {
 			byMain(w, linkMark)
 			w.Steps[0].Rule.Priority = 100
 		}, !right, []string{"the rule `100: from all lookup main` is before egress-ip's", "a priority above 6001"}},
-		"somebody's goto": {func(w *egress.Way) { byMain(w, linkMark, egress.PolicyRule{Priority: 100, Goto: 32766}) }, !right,
+		"somebody's goto": {func(w *egress.Way) { byMain(w, linkMark, egress.Rule{Priority: 100, Goto: 32766}) }, !right,
 			[]string{"the rule `100: from all goto 32766` is before egress-ip's"}},
 		"a rule with more selectors": {func(w *egress.Way) {
 			byMain(w, linkMark)
 			w.Steps = healthyWay().Steps
-			w.NodeRules = []egress.PolicyRule{{Priority: 100, More: "ipproto 17", Table: 254}, {Priority: 101, From: prefix("10.0.0.1/32")}, {Priority: 102}, linkRule}
-		}, !right, []string{"beyond source, destination, mark and link; see `100: from all ipproto 17 lookup main`, `102: from all`."}},
+			w.NodeRules = []egress.Rule{{Priority: 100, More: "ipproto 17", Table: 254}, {Priority: 101, From: prefix("10.0.0.1/32")}, {Priority: 102}, linkRule}
+		}, !right, []string{"beyond source, destination, mark and link; see `100: from all ipproto 17 lookup main`."}},
 		"does not forward": {func(w *egress.Way) { w.Answer = egress.Answer{Refusal: egress.RefusedUnreachable} }, !right,
 			[]string{"the link veth1 does not forward", "net.ipv4.conf.veth1.forwarding"}},
 		"reverse path filter": {func(w *egress.Way) { w.Answer = egress.Answer{Refusal: egress.RefusedInvalid} }, !right,
 			[]string{"reverse path filter of veth1", "net.ipv4.conf.veth1.rp_filter"}},
 		"no route at all": {func(w *egress.Way) {
-			w.NodeRules = []egress.PolicyRule{skipMarked, sourceRule, mainRule}
+			w.NodeRules = []egress.Rule{skipMarked, sourceRule, mainRule}
 			w.Steps = []egress.Step{{Rule: skipMarked}, {Rule: mainRule}}
 			w.Answer = egress.Answer{Refusal: egress.RefusedNoRoute}
 		}, !right, []string{"is refused (no route), because the rule `5998: "}},
@@ -173,16 +173,16 @@ func TestVerdict(t *testing.T) {
 // What may take other packets elsewhere is told where it is before what decides.
 func TestUnfollowed(t *testing.T) {
 	t.Parallel()
-	before := egress.PolicyRule{Priority: 100, More: "ipproto 6 dport 443-443", Table: 77}
+	before := egress.Rule{Priority: 100, More: "ipproto 6 dport 443-443", Table: 77}
 	w := healthyWay()
-	w.NodeRules = []egress.PolicyRule{
+	w.NodeRules = []egress.Rule{
 		{Priority: 99, From: prefix("10.244.1.6/32"), More: "ipproto 6", Table: 77}, // another pod's
 		before,
 		{Priority: 101}, // does nothing, or the kernel would not agree
 		linkRule,
 		{Priority: 7000, More: "ipproto 6", Table: 77},
 	}
-	require.Equal(t, []egress.PolicyRule{before}, w.Unfollowed())
+	require.Equal(t, []egress.Rule{before}, w.Unfollowed())
 }
 
 func TestNamed(t *testing.T) {

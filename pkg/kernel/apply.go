@@ -13,7 +13,7 @@ import (
 type Change struct {
 	Missing, Surplus egress.State
 	Want, Have       egress.State                     // of the tables of which anything is missing or surplus, all
-	Tables           []egress.LinkTable               // that are to exist
+	Tables           []egress.Table                   // that are to exist
 	Marked           []string                         // links whose src_valid_mark is to be set
 	UnmarkAll        bool                             // and that of all links reset, which an earlier version has set
 	Ended            []netip.Addr                     // pods whose egress ends
@@ -101,7 +101,7 @@ func inOrder(rules []egress.Rule) []egress.Rule {
 
 // changeRoutes makes each table that is to exist what it is to be.
 func (k *Kernel) changeRoutes(c Change) error {
-	return each(c.Tables, func(t egress.LinkTable) error {
+	return each(c.Tables, func(t egress.Table) error {
 		return k.setRoutes(only(c.Want.Routes, t.Has), only(c.Have.Routes, t.Has))
 	})
 }
@@ -109,7 +109,7 @@ func (k *Kernel) changeRoutes(c Change) error {
 // deleteRoutes leaves tables alone that are to exist: changeRoutes has dealt with them.
 func (k *Kernel) deleteRoutes(c Change) error {
 	return k.setRoutes(nil, only(c.Surplus.Routes, func(r egress.Route) bool {
-		return !slices.ContainsFunc(c.Tables, func(t egress.LinkTable) bool { return t.Has(r) })
+		return !slices.ContainsFunc(c.Tables, func(t egress.Table) bool { return t.Has(r) })
 	}))
 }
 
@@ -138,7 +138,7 @@ type Found struct {
 
 // ReadAt reads, of what is wanted, what exists, and what has its place: other elements with the
 // same keys, other routes in the same tables. Addresses are those that exist.
-func (k *Kernel) ReadAt(want egress.State, tables []egress.LinkTable, addresses []egress.Address) (f Found, err error) {
+func (k *Kernel) ReadAt(want egress.State, tables []egress.Table, addresses []egress.Address) (f Found, err error) {
 	for _, family := range egress.Families {
 		of := only(want.Rules, func(r egress.Rule) bool { return r.Family == family })
 		if len(of) == 0 {
@@ -157,7 +157,7 @@ func (k *Kernel) ReadAt(want egress.State, tables []egress.LinkTable, addresses 
 		}
 	}
 	for _, t := range tables {
-		ours, others, err := k.tableRoutes(t.Family, routeQuery{table: t.Table.Table, pods: pods}, t.Index, nil)
+		ours, others, err := k.tableRoutes(t.Family, routeQuery{table: t.Table, pods: pods}, t.Index, nil)
 		if err != nil {
 			return f, err
 		}

@@ -145,7 +145,7 @@ func (k *Kernel) Marking(pod, to netip.Addr, byIPVS bool) (m egress.Marking, err
 }
 
 func (k *Kernel) marking(pod, to netip.Addr, byIPVS bool) (m egress.Marking, err error) {
-	if m.Stands, err = k.hasTable(egressTable); err != nil || !m.Stands {
+	if m.Exists, err = k.hasTable(egressTable); err != nil || !m.Exists {
 		return m, err
 	}
 	for _, name := range []string{egress.Prerouting, egress.Output} {

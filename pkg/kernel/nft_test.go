@@ -157,7 +157,7 @@ func TestIntervals(t *testing.T) {
 			for _, p := range tt.prefixes {
 				prefixes = append(prefixes, netip.MustParsePrefix(p))
 			}
-			elements := egress.Classes{Cluster: prefixes}.ClusterElements()
+			elements := egress.ClusterElements(prefixes)
 			require.Equal(t, tt.want, intervals(elements))
 			if len(elements) > 0 {
 				require.Equal(t, elements, fromCluster(elements[0].Set, slices.Clone(tt.want)))
@@ -173,7 +173,7 @@ func TestFromCluster(t *testing.T) {
 	for _, p := range []string{"10.1.0.0/16", "10.0.0.0/16", "10.4.0.0/16", "224.0.0.0/3"} {
 		prefixes = append(prefixes, netip.MustParsePrefix(p))
 	}
-	made := egress.Classes{Cluster: prefixes}.ClusterElements()
+	made := egress.ClusterElements(prefixes)
 	backward := slices.Clone(intervals(made))
 	slices.Reverse(backward)
 	for _, in := range [][]nftables.SetElement{intervals(made), backward} {

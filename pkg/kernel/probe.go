@@ -187,7 +187,7 @@ func probeOf(post []*nftables.Rule) (p egress.Probe) {
 func (k *Kernel) SetProbe(p egress.Probe) error {
 	return k.probeError("write", k.transaction(func(tx *nftables.Conn) error {
 		deleteTable(tx, probeTable)
-		if p.Stands() {
+		if p.Exists() {
 			tx.AddTable(probeTable)
 			setRules(tx, tx.AddChain(probePrerouting), probePreroutingRules(p))
 			setRules(tx, tx.AddChain(probePostrouting), probePostroutingRules(p))

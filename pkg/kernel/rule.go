@@ -16,12 +16,8 @@ import (
 )
 
 // AllRules returns every rule of an address family, in the order in which they are walked.
-func (k *Kernel) AllRules(f egress.Family) (rules []egress.PolicyRule, err error) {
-	all, err := k.rules(f, func(ruleMessage) bool { return true })
-	for _, r := range all {
-		rules = append(rules, r.PolicyRule)
-	}
-	return rules, err
+func (k *Kernel) AllRules(f egress.Family) ([]egress.Rule, error) {
+	return k.rulesLike(f, func(ruleMessage) bool { return true })
 }
 
 // Rules returns the rules of an address family that are egress-ip's by their protocol, which
@@ -33,13 +29,13 @@ func (k *Kernel) Rules(f egress.Family) ([]egress.Rule, error) {
 // presentRules returns those of an address family's rules that the kernel has. Of a list of
 // thousands only these are kept.
 func (k *Kernel) presentRules(f egress.Family, wanted []egress.Rule) ([]egress.Rule, error) {
-	return k.rulesLike(f, func(r ruleMessage) bool { return r.isOurs() && slices.Contains(wanted, toRule(f, r.PolicyRule)) })
+	return k.rulesLike(f, func(r ruleMessage) bool { return r.isOurs() && slices.Contains(wanted, r.Rule) })
 }
 
 func (k *Kernel) rulesLike(f egress.Family, keep func(ruleMessage) bool) (rules []egress.Rule, err error) {
 	found, err := k.rules(f, keep)
 	for _, r := range found {
-		rules = append(rules, toRule(f, r.PolicyRule))
+		rules = append(rules, r.Rule)
 	}
 	return rules, err
 }
@@ -61,7 +57,7 @@ func (k *Kernel) VRFRules() (at egress.VRFRules, err error) {
 // ruleMessage is a policy routing rule as it was read. The library does not read all selectors, nor
 // whether a rule is for VRFs.
 type ruleMessage struct {
-	egress.PolicyRule
+	egress.Rule
 	protocol uint8
 }
 
@@ -100,16 +96,22 @@ func (k *Kernel) rules(f egress.Family, keep func(ruleMessage) bool) ([]ruleMess
 }
 
 // parseRule reads a rule (struct fib_rule_hdr and FRA_*, linux/fib_rules.h). Selectors that
-// [egress.PolicyRule] has as text are read as `ip rule` prints them.
+// [egress.Rule] has as text are read as `ip rule` prints them.
 func parseRule(m []byte) (ruleMessage, error) {
 	if len(m) < unix.SizeofRtMsg {
 		return ruleMessage{}, fmt.Errorf("a rule of %d bytes", len(m))
 	}
 	header := nl.DeserializeRtMsg(m)
-	r := ruleMessage{PolicyRule: egress.PolicyRule{
-		Not: header.Flags&unix.FIB_RULE_INVERT != 0, Table: uint32(header.Table),
+	r := ruleMessage{Rule: egress.Rule{
+		Family: egress.IPv4, Not: header.Flags&unix.FIB_RULE_INVERT != 0, Table: uint32(header.Table),
 	}}
-	var more []string
+	if header.Family == unix.AF_INET6 {
+		r.Family = egress.IPv6
+	}
+	if header.Type >= unix.FR_ACT_BLACKHOLE {
+		r.Refuses = egress.RouteType(header.Type) // they have the numbers of routes' types
+	}
+	var more, later []string
 	needs := func(format string, args ...any) { more = append(more, fmt.Sprintf(format, args...)) }
 	if header.Tos != 0 {
 		needs("tos %#x", header.Tos)
@@ -165,9 +167,12 @@ func parseRule(m []byte) (ruleMessage, error) {
 			needs("uidrange %d-%d", binary.NativeEndian.Uint32(users), binary.NativeEndian.Uint32(users[4:]))
 		case unix.FRA_FLOW, unix.FRA_PAD, sportMask, dportMask: // none, or of one that is there, too
 		default:
-			// Of a later kernel: without it the rule would seem to match all.
-			needs("attribute %d", a.typ)
+			later = append(later, fmt.Sprintf("attribute %d", a.typ))
 		}
+	}
+	if !r.isOurs() {
+		// Without what a later kernel knows somebody else's rule would seem to match all.
+		more = append(more, later...)
 	}
 	r.More = strings.Join(more, " ")
 	return r, a.err
@@ -194,7 +199,7 @@ func (k *Kernel) deleteRule(r egress.Rule) error {
 	}
 	const most = 16 // copies, unless somebody makes them as fast as they go
 	copies := netlink.NewRule()
-	copies.Family, copies.Src, copies.Table = family(r.Family), fromPrefix(egress.Host(r.From)), int(r.Table)
+	copies.Family, copies.Src, copies.Table = family(r.Family), fromPrefix(r.From), int(r.Table)
 	for range most {
 		if err := k.rt().RuleDel(copies); gone(err) {
 			return nil
@@ -211,7 +216,7 @@ func fromRule(r egress.Rule) *netlink.Rule {
 	rule.Priority, rule.Family, rule.Table, rule.Invert = int(r.Priority), family(r.Family), int(r.Table), r.Not
 	rule.Protocol = unix.RTPROT_KERNEL
 	if r.From.IsValid() {
-		rule.Src = fromPrefix(egress.Host(r.From))
+		rule.Src = fromPrefix(r.From)
 	}
 	if r.To.IsValid() {
 		rule.Dst = fromPrefix(r.To)
@@ -219,9 +224,7 @@ func fromRule(r egress.Rule) *netlink.Rule {
 	if r.Mask != 0 {
 		rule.Mark, rule.Mask = r.Mark, &r.Mask
 	}
-	if r.Local {
-		rule.IifName = "lo"
-	}
+	rule.IifName = r.In
 	if r.MinBits != 0 {
 		rule.SuppressPrefixlen = r.MinBits - 1
 	}
@@ -230,17 +233,6 @@ func fromRule(r egress.Rule) *netlink.Rule {
 		rule.Goto = int(r.Goto)
 	case r.Table == 0:
 		rule.Type = nop
-	}
-	return rule
-}
-
-func toRule(f egress.Family, r egress.PolicyRule) egress.Rule {
-	rule := egress.Rule{
-		Priority: r.Priority, Family: f, To: r.To, Mark: r.Mark, Mask: r.Mask, Not: r.Not, Local: r.In == "lo",
-		Table: r.Table, Goto: r.Goto, MinBits: r.MinBits,
-	}
-	if r.From.IsValid() && r.From.IsSingleIP() {
-		rule.From = r.From.Addr()
 	}
 	return rule
 }

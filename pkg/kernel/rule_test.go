@@ -21,22 +21,22 @@ func TestReadRules(t *testing.T) {
 	for _, tt := range []struct {
 		family egress.Family
 		text   string // of `ip rule add priority 100`
-		want   egress.PolicyRule
+		want   egress.Rule
 	}{
-		{egress.IPv4, "lookup main", egress.PolicyRule{Table: 254}},
-		{egress.IPv4, "from 10.0.0.0/8 to 203.0.113.80 lookup 7", egress.PolicyRule{From: prefix("10.0.0.0/8"), To: prefix("203.0.113.80/32"), Table: 7}},
-		{egress.IPv6, "from 2001:db8::/32 to 2001:db8::80 lookup 7", egress.PolicyRule{From: prefix("2001:db8::/32"), To: prefix("2001:db8::80/128"), Table: 7}},
-		{egress.IPv4, "from 10.244.1.5 lookup 1134 protocol kernel", egress.PolicyRule{From: prefix("10.244.1.5/32"), Table: 1134}},
-		{egress.IPv4, "not fwmark 0x1000000/0xf000000 goto 32766", egress.PolicyRule{Not: true, Mark: mark, Mask: mask, Goto: 32766}},
-		{egress.IPv4, "fwmark 0/0xf000000 nop", egress.PolicyRule{Mask: mask}},
-		{egress.IPv6, "iif lo oif eth0 lookup 7", egress.PolicyRule{In: "lo", Out: "eth0", Table: 7}},
-		{egress.IPv4, "lookup main suppress_prefixlength 0", egress.PolicyRule{Table: 254, MinBits: 1}},
-		{egress.IPv4, "lookup main suppress_ifgroup 0", egress.PolicyRule{Table: 254, More: "suppress_ifgroup 0"}},
-		{egress.IPv4, "tos 0x10 lookup 7", egress.PolicyRule{Table: 7, More: "tos 0x10"}},
-		{egress.IPv6, "ipproto tcp sport 1-2 dport 443 lookup 7", egress.PolicyRule{Table: 7, More: "ipproto 6 sport 1-2 dport 443-443"}},
-		{egress.IPv4, "uidrange 0-7 lookup 7", egress.PolicyRule{Table: 7, More: "uidrange 0-7"}},
-		{egress.IPv4, "tun_id 9 lookup 7", egress.PolicyRule{Table: 7, More: "tun_id 9"}},
-		{egress.IPv4, "prohibit", egress.PolicyRule{}},
+		{egress.IPv4, "lookup main", egress.Rule{Table: 254}},
+		{egress.IPv4, "from 10.0.0.0/8 to 203.0.113.80 lookup 7", egress.Rule{From: prefix("10.0.0.0/8"), To: prefix("203.0.113.80/32"), Table: 7}},
+		{egress.IPv6, "from 2001:db8::/32 to 2001:db8::80 lookup 7", egress.Rule{From: prefix("2001:db8::/32"), To: prefix("2001:db8::80/128"), Table: 7}},
+		{egress.IPv4, "from 10.244.1.5 lookup 1134 protocol kernel", egress.Rule{From: prefix("10.244.1.5/32"), Table: 1134}},
+		{egress.IPv4, "not fwmark 0x1000000/0xf000000 goto 32766", egress.Rule{Not: true, Mark: mark, Mask: mask, Goto: 32766}},
+		{egress.IPv4, "fwmark 0/0xf000000 nop", egress.Rule{Mask: mask}},
+		{egress.IPv6, "iif lo oif eth0 lookup 7", egress.Rule{In: "lo", Out: "eth0", Table: 7}},
+		{egress.IPv4, "lookup main suppress_prefixlength 0", egress.Rule{Table: 254, MinBits: 1}},
+		{egress.IPv4, "lookup main suppress_ifgroup 0", egress.Rule{Table: 254, More: "suppress_ifgroup 0"}},
+		{egress.IPv4, "tos 0x10 lookup 7", egress.Rule{Table: 7, More: "tos 0x10"}},
+		{egress.IPv6, "ipproto tcp sport 1-2 dport 443 lookup 7", egress.Rule{Table: 7, More: "ipproto 6 sport 1-2 dport 443-443"}},
+		{egress.IPv4, "uidrange 0-7 lookup 7", egress.Rule{Table: 7, More: "uidrange 0-7"}},
+		{egress.IPv4, "tun_id 9 lookup 7", egress.Rule{Table: 7, More: "tun_id 9"}},
+		{egress.IPv4, "prohibit", egress.Rule{Refuses: egress.Prohibit}},
 	} {
 		ip := func(command string) {
 			args := append([]string{"-" + string(rune('0'+tt.family)), "rule", command, "priority", "100"}, strings.Fields(tt.text)...)
@@ -46,15 +46,16 @@ func TestReadRules(t *testing.T) {
 		tt.want.Priority = 100
 		rules, err := k.rules(tt.family, func(ruleMessage) bool { return true })
 		require.NoError(t, err)
-		main := egress.PolicyRule{Priority: 32766, Table: 254}
-		var read []egress.PolicyRule
+		tt.want.Family = tt.family
+		main := egress.Rule{Priority: 32766, Family: tt.family, Table: 254}
+		var read []egress.Rule
 		for _, r := range rules {
-			read = append(read, r.PolicyRule)
+			read = append(read, r.Rule)
 			if r.Priority == 100 {
 				require.Equal(t, strings.Contains(tt.text, "protocol kernel"), r.protocol == unix.RTPROT_KERNEL, tt.text)
 			}
 		}
-		require.Equal(t, []egress.PolicyRule{{Table: 255}, tt.want, main}, read[:3], tt.text)
+		require.Equal(t, []egress.Rule{{Family: tt.family, Table: 255}, tt.want, main}, read[:3], tt.text)
 		ip("del")
 	}
 }

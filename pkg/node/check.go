@@ -22,7 +22,10 @@ func (n *Node) Check(r config.Request) error {
 	if err := n.lock(); err != nil {
 		return err
 	}
-	a, err := n.recorded(egress.Owner{ContainerID: r.ContainerID, IfName: r.IfName})
+	a, ok, err := n.store.Find(egress.Owner{ContainerID: r.ContainerID, IfName: r.IfName})
+	if err == nil && !ok {
+		err = fmt.Errorf("container %s, interface %s: egress-ip has no record of this pod's egress; delete the pod, so that its ADD is made again", r.ContainerID, r.IfName)
+	}
 	if err != nil {
 		return err
 	}
@@ -34,29 +37,14 @@ func (n *Node) Check(r config.Request) error {
 		return &MissingError{missing}
 	}
 	obstacles, err := n.obstacles(a, v)
-	if err != nil {
-		return err
-	}
-	if len(obstacles) > 0 {
-		return &ConflictError{strings.Join(obstacles.lines(), "; ")}
-	}
-	return nil
-}
-
-// recorded returns the attachment of a request that must have been attached.
-func (n *Node) recorded(o egress.Owner) (egress.Attachment, error) {
-	a, ok, err := n.store.Find(o)
-	if err == nil && !ok {
-		err = fmt.Errorf("container %s, interface %s: egress-ip has no record of this pod's egress; delete the pod, so that its ADD is made again", o.ContainerID, o.IfName)
-	}
-	return a, err
+	return conflict(strings.Join(obstacles, "; "), err)
 }
 
 // missing returns what is wanted and does not exist, and what of somebody else is in the
 // way in links' tables, as text.
 func (n *Node) missing(v view) []string {
-	v.missing.Addresses = slices.Concat(v.missing.Addresses, v.absent)
-	return append(v.missing.Lines(n.linkName), n.inTheWay(v.astray)...)
+	v.Missing.Addresses = slices.Concat(v.Missing.Addresses, v.absent)
+	return append(v.Missing.Lines(n.linkName), n.inTheWay(v.astray)...)
 }
 
 // inTheWay names somebody else's routes.
@@ -66,14 +54,6 @@ func (n *Node) inTheWay(astray []egress.Route) []string {
 		lines = append(lines, fmt.Sprintf("somebody else's %s route `%s` in table %d is in the way; remove it", r.Family(), r.Text(n.linkName(r.Link)), r.Table))
 	}
 	return lines
-}
-
-func addressesOf(all []egress.LinkAddress) []egress.Address {
-	addresses := make([]egress.Address, 0, len(all))
-	for _, on := range all {
-		addresses = append(addresses, egress.Address{Link: on.Index, Address: on.Network.Addr()})
-	}
-	return addresses
 }
 
 // verify asks the kernel, at the end of ADD, whether what was written is there, and
@@ -93,39 +73,25 @@ func (n *Node) verify(a egress.Attachment, v view) (err error) {
 	if err != nil {
 		return err
 	}
-	if len(missing)+len(found) == 0 {
-		return nil
-	}
 	if len(missing) > 0 {
 		missing = []string{"not as ADD has just written it: " + strings.Join(missing, "; ") +
 			" (has something else its place, or does somebody remove it?)"}
 	}
-	return &ConflictError{strings.Join(append(found.lines(), missing...), "; ")}
-}
-
-// obstacles are what leads packets of pods elsewhere.
-type obstacles []egress.Obstacle
-
-func (o obstacles) lines() []string {
-	var lines []string
-	for _, one := range o {
-		lines = append(lines, one.Text)
-	}
-	return lines
+	return conflict(strings.Join(append(found, missing...), "; "), nil)
 }
 
 // obstacles asks the kernel which way it routes each flow's packets, with the link's mark,
 // and without any, where the source rule decides. Nothing is sent.
-func (n *Node) obstacles(a egress.Attachment, v view) (obstacles, error) {
-	var found obstacles
+func (n *Node) obstacles(a egress.Attachment, v view) ([]string, error) {
+	var found []string
 	for _, f := range a.Flows {
 		link, ok := egress.Node{Links: v.links}.Link(f.Index)
 		if !ok || !link.Carries() {
 			continue // its packets are refused
 		}
 		var thrown []netip.Prefix
-		for _, t := range v.tables {
-			if t.Has(f.PodThrow()) {
+		for _, t := range v.Tables {
+			if t.Key() == f.TableKey() {
 				thrown = t.Thrown
 			}
 		}
@@ -144,11 +110,11 @@ func (n *Node) obstacles(a egress.Attachment, v view) (obstacles, error) {
 		}
 		for _, mark := range marks {
 			w := egress.Way{Attachment: a, Flow: f, Link: link, Packet: egress.Packet{Source: f.Pod, In: in, Mark: mark}}
-			o, is, err := n.obstacle(w, known, thrown)
+			o, err := n.obstacle(w, known, thrown)
 			if err != nil {
 				return nil, err
 			}
-			if is && !slices.Contains(found, o) {
+			if o != "" && !slices.Contains(found, o) {
 				found = append(found, o)
 			}
 		}
@@ -169,30 +135,31 @@ func (n *Node) obstacles(a egress.Attachment, v view) (obstacles, error) {
 	return found, nil
 }
 
-// obstacle asks for one packet's way; known is false where it is not known by which link
-// the pod's packets come.
-func (n *Node) obstacle(w egress.Way, known bool, cluster []netip.Prefix) (o egress.Obstacle, is bool, err error) {
+// obstacle asks for one packet's way, and says what leads it elsewhere; known is false where it is
+// not known by which link the pod's packets come.
+func (n *Node) obstacle(w egress.Way, known bool, cluster []netip.Prefix) (_ string, err error) {
 	f := w.Flow
-	var avoid []netip.Prefix
+	avoid := cluster
 	for {
-		to, ok := egress.Outside(f.Family(), slices.Concat(cluster, avoid))
+		to, ok := egress.Outside(f.Family(), avoid)
 		if !ok {
-			return o, false, nil // all is the cluster's
+			return "", nil // all is the cluster's
 		}
 		w.Packet.To = to
 		if w.Answer, err = n.kernel.Lookup(w.Packet); err != nil || w.Leaves() {
-			return o, false, err
+			return "", err
 		}
 		if !known && (w.Answer.Refusal == egress.RefusedInvalid || w.Answer.Refusal == egress.RefusedReversePath) {
-			return o, false, nil
+			return "", nil
 		}
 		if w.NodeRules != nil {
 			break
 		}
 		// Rules of somebody else's for a few destinations are no concern.
 		if w.NodeRules, err = n.kernel.AllRules(f.Family()); err != nil {
-			return o, false, err
+			return "", err
 		}
+		avoid = slices.Clone(cluster)
 		for _, r := range w.NodeRules {
 			if egress.IsSpecific(r.To) {
 				avoid = append(avoid, r.To)
@@ -200,7 +167,7 @@ func (n *Node) obstacle(w egress.Way, known bool, cluster []netip.Prefix) (o egr
 		}
 	}
 	if w.Steps, err = n.steps(w.NodeRules, w.Packet); err != nil {
-		return o, false, err
+		return "", err
 	}
-	return w.Obstacle(), true, nil
+	return w.Obstacle(), nil
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
 	"github.com/egress-ip/egress-ip/pkg/kernel"
@@ -47,22 +48,8 @@ func (n *Node) apply(v *view) error {
 	if err := n.record(v); err != nil {
 		return err // without it nobody would find what is about to be written
 	}
-	err := n.kernel.Apply(v.change(), v.whole)
-	if v.whole {
-		err = errors.Join(err, n.repairRest(v))
-	}
-	if err != nil {
-		return err // what is recorded stays, for the next try
-	}
-	return n.forget(v)
-}
-
-// change is what the kernel has to do.
-func (v *view) change() kernel.Change {
-	c := kernel.Change{
-		Missing: v.missing, Surplus: v.surplus, Want: v.want.And(v.spared), Have: v.have.And(v.spared), Tables: v.tables,
-		UnmarkAll: v.forAllLinks, Ended: v.ended, Fresh: v.fresh, Replace: v.classified.Former, Remove: v.last,
-	}
+	c := v.Change
+	c.Replace = v.classified.Former
 	for _, l := range v.unmarked {
 		c.Marked = append(c.Marked, l.Name)
 	}
@@ -70,14 +57,31 @@ func (v *view) change() kernel.Change {
 		c.Ended = append(slices.Clone(c.Ended), v.unrecorded()...)
 		c.Suspects, c.Inside = v.suspects()
 	}
-	return c
+	err := n.kernel.Apply(c, v.whole)
+	if v.whole && len(v.probe.changes()) > 0 {
+		err = errors.Join(err, n.writeProbe(v.probe))
+	}
+	if v.whole && len(v.classified.Dropped) > 0 {
+		err = errors.Join(err, n.kernel.ForgetDrops()) // what goes on being dropped shows again
+	}
+	if err != nil {
+		return err // what is recorded stays, for the next try
+	}
+	return n.forget(v)
 }
 
 // record records what the kernel is about to have for several attachments, and repairs
 // the record itself.
 func (n *Node) record(v *view) error {
 	if len(v.unmarked) > 0 {
-		if err := n.recordMarks(v.unmarked); err != nil {
+		// Beside those of before.
+		before, err := n.markedLinks()
+		if err != nil {
+			return err
+		}
+		all := append(egress.Missing(before, v.unmarked), v.unmarked...)
+		slices.SortFunc(all, func(a, b record.MarkedLink) int { return strings.Compare(a.Name, b.Name) })
+		if err := n.store.PutMarkedLinks(all); err != nil {
 			return err
 		}
 	}
@@ -101,33 +105,20 @@ func (n *Node) record(v *view) error {
 			return err
 		}
 	}
-	for _, t := range v.tables {
-		if v.isRecorded(t.Table) {
+	for _, t := range v.Tables {
+		if v.isRecorded(t) {
 			continue
 		}
-		if err := n.store.PutTable(t.Table); err != nil {
+		if err := n.store.PutTable(t); err != nil {
 			return err
 		}
-		v.rename = true
 	}
 	return nil
 }
 
-// repairRest is what only a resync has an eye on.
-func (n *Node) repairRest(v *view) error {
-	var errs []error
-	if len(v.probe.changes()) > 0 {
-		errs = append(errs, n.writeProbe(v.probe.Probe, v.probe.right))
-	}
-	if len(v.classified.Dropped) > 0 {
-		errs = append(errs, n.kernel.ForgetDrops()) // what goes on being dropped shows again
-	}
-	return errors.Join(errs...)
-}
-
 // forget removes from the record of the node what nothing needs any more.
 func (n *Node) forget(v *view) error {
-	if v.forAllLinks {
+	if v.UnmarkAll {
 		if err := n.store.RemoveSrcValidMark(); err != nil {
 			return err
 		}
@@ -137,10 +128,10 @@ func (n *Node) forget(v *view) error {
 			return err
 		}
 	}
-	if v.rename || v.whole || len(v.over) > 0 {
+	if v.whole || len(v.over) > 0 {
 		n.nameTables()
 	}
-	if !v.last {
+	if !v.Remove {
 		return nil
 	}
 	if err := n.resetSrcValidMark(); err != nil {
@@ -153,6 +144,48 @@ func (n *Node) forget(v *view) error {
 	return nil
 }
 
+// resetSrcValidMark puts back what egress-ip has changed, on links that still exist, by
+// whatever name, and what versions have changed that set the sysctl for every link.
+func (n *Node) resetSrcValidMark() error {
+	links, err := n.markedLinks()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, kernel.SetSrcValidMark(l.Name, false))
+	}
+	all, err := n.store.HasSrcValidMark()
+	if errs = append(errs, err); all {
+		errs = append(errs, kernel.SetSrcValidMark(kernel.AllLinks, false))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := n.store.RemoveSrcValidMark(); err != nil {
+		return err
+	}
+	return n.store.RemoveMarkedLinks()
+}
+
+// markedLinks returns those of the recorded links that exist, by their names of today.
+func (n *Node) markedLinks() ([]record.MarkedLink, error) {
+	recorded, err := n.store.MarkedLinks()
+	if err != nil || len(recorded) == 0 {
+		return nil, err
+	}
+	var indexes []int
+	for _, l := range recorded {
+		indexes = append(indexes, l.Index)
+	}
+	links, err := n.kernel.Links(nil, indexes)
+	var marked []record.MarkedLink
+	for _, l := range links {
+		marked = append(marked, record.MarkedLink{Index: l.Index, Name: l.Name})
+	}
+	return marked, err
+}
+
 // suspects returns the flows of pods that may have opened connections while something of theirs was
 // not as it should be, and the destinations that are none of egress-ip's: conntrack would keep such
 // a connection's wrong source for as long as it lives. What has the egress address stays, so
@@ -160,27 +193,25 @@ func (n *Node) forget(v *view) error {
 func (v *view) suspects() (flows []egress.Flow, inside map[egress.Family][]netip.Prefix) {
 	suspect := map[netip.Addr]bool{}
 	all := v.misled()
-	for _, e := range slices.Concat(v.missing.Elements, v.surplus.Elements) {
+	for _, e := range slices.Concat(v.Missing.Elements, v.Surplus.Elements) {
 		suspect[e.Pod] = true
 		all = all || !ofPod(e)
 	}
 	inside = map[egress.Family][]netip.Prefix{}
-	for _, a := range v.attached {
-		for _, f := range v.mine(a) {
-			if v.without[f.Pod] {
-				f.Address = netip.Addr{} // it has none: no connection's is right
-			}
-			if all || suspect[f.Pod] {
-				flows = append(flows, f)
-			}
-			inside[f.Family()] = append(inside[f.Family()], egress.Host(f.Pod))
+	for _, f := range egress.OwnFlows(v.attached) {
+		if v.without[f.Pod] {
+			f.Address = netip.Addr{} // it has none: no connection's is right
 		}
+		if all || suspect[f.Pod] {
+			flows = append(flows, f)
+		}
+		inside[f.Family()] = append(inside[f.Family()], egress.Host(f.Pod))
 	}
 	for _, a := range v.addresses {
 		family := egress.FamilyOf(a.Network.Addr())
 		inside[family] = append(inside[family], egress.Host(a.Network.Addr()))
 	}
-	for _, t := range v.tables {
+	for _, t := range v.Tables {
 		inside[t.Family] = append(inside[t.Family], t.Thrown...)
 	}
 	return flows, inside
@@ -190,9 +221,9 @@ func (v *view) suspects() (flows []egress.Flow, inside map[egress.Family][]netip
 // they cannot, the classification sees to that; and the throw of a single address is
 // a pod's, which has gone.
 func (v *view) misled() bool {
-	return len(v.missing.Rules)+len(v.surplus.Rules)+len(v.missing.Chains)+len(v.surplus.Chains) > 0 ||
-		slices.ContainsFunc(v.missing.Routes, func(r egress.Route) bool { return r.Type != egress.Throw }) ||
-		slices.ContainsFunc(v.surplus.Routes, func(r egress.Route) bool { return !r.IsPodThrow() })
+	return len(v.Missing.Rules)+len(v.Surplus.Rules)+len(v.Missing.Chains)+len(v.Surplus.Chains) > 0 ||
+		slices.ContainsFunc(v.Missing.Routes, func(r egress.Route) bool { return r.Type != egress.Throw }) ||
+		slices.ContainsFunc(v.Surplus.Routes, func(r egress.Route) bool { return !r.IsPodThrow() })
 }
 
 // ofPod reports whether an element is about one pod's packets.
@@ -204,10 +235,10 @@ func ofPod(e egress.Element) bool {
 // unrecorded returns the pods that have rules or elements and no attachment.
 func (v *view) unrecorded() []netip.Addr {
 	var pods []netip.Addr
-	for _, r := range v.surplus.Rules {
-		pods = append(pods, r.From)
+	for _, r := range v.Surplus.Rules {
+		pods = append(pods, r.OwnPod())
 	}
-	for _, e := range v.surplus.Elements {
+	for _, e := range v.Surplus.Elements {
 		if ofPod(e) {
 			pods = append(pods, e.Pod)
 		}
@@ -219,20 +250,13 @@ func (v *view) unrecorded() []netip.Addr {
 	})
 }
 
-func (v *view) isRecorded(t egress.Table) bool { return slices.ContainsFunc(v.before, t.Equal) }
-
-// miss notes that a part could not be read, once.
-func (v *view) miss(err error) {
-	if err != nil && !slices.ContainsFunc(v.unread, func(other error) bool { return other.Error() == err.Error() }) {
-		v.unread = append(v.unread, err)
-	}
-}
-
 // view is a node, or a part of it, at one moment: what is recorded, what is to exist for that,
-// and what does.
+// what does, and what follows from it.
 type view struct {
-	whole     bool
-	last      bool // nothing is recorded, or will be once this has been applied
+	kernel.Change // what the kernel has to do
+	whole         bool
+	name          egress.LinkName
+
 	ending    []egress.Owner
 	recorded  []egress.Attachment
 	attached  []egress.Attachment // recorded, on the links of today, and with their addresses
@@ -240,30 +264,28 @@ type view struct {
 	owners    map[netip.Addr]egress.Owner
 	links     []egress.Link // that attachments are recorded on, as far as they are there
 	addresses []egress.LinkAddress
-	tables    []egress.LinkTable
 	before    []egress.Table // as recorded
 	over      []egress.Table // of these, those that no attachment needs
-	rename    bool           // tables may be new
-	ended     []netip.Addr   // pod addresses whose egress ends
-	fresh     []netip.Addr   // and those that have new flows
 	cluster   []netip.Prefix // as configured, of the last ADD
 	recluster bool           // which is to be recorded
 	unknown   record.Unknown
 	faults    map[string]error // damaged files of the node itself, by path; nil: nothing needs the file
 
-	want, have       egress.State
-	missing, surplus egress.State // their differences, without what is spared
-	spared           egress.State // what an attachment may need that cannot be read
-	classified       kernel.Classified
-	astray           []egress.Route   // of others, in links' tables
-	inTheWay         []string         // of others, as text
-	unread           []error          // parts of the node that could not be read; nothing is wanted of them, nor there
-	noRoutes         bool             // the links' tables are such a part
-	noClasses        bool             // and so is the table inet egress_ip
-	names            map[int]string   // of the links at which something was dropped
-	absent           []egress.Address // that the links should have of their own
+	classified kernel.Classified
+	astray     []egress.Route   // of others, in links' tables
+	unread     []error          // parts of the node that could not be read; nothing is wanted of them, nor there
+	noRoutes   bool             // the links' tables are such a part
+	absent     []egress.Address // that the links should have of their own
 
-	probe       probeView
-	unmarked    []record.MarkedLink // whose src_valid_mark is to be set
-	forAllLinks bool                // it is set for all links, by an earlier version
+	probe    probeView
+	unmarked []record.MarkedLink // whose src_valid_mark is to be set
+}
+
+func (v *view) isRecorded(t egress.Table) bool { return slices.ContainsFunc(v.before, t.Equal) }
+
+// miss notes that a part could not be read, once.
+func (v *view) miss(err error) {
+	if err != nil && !slices.ContainsFunc(v.unread, func(other error) bool { return other.Error() == err.Error() }) {
+		v.unread = append(v.unread, err)
+	}
 }

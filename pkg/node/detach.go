@@ -11,6 +11,21 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
+// ending is an attachment of which these flows go: all of them, or it stays.
+type ending struct {
+	egress.Attachment
+	flows []egress.Flow
+}
+
+func (e ending) with(flows []egress.Flow) egress.Attachment {
+	e.Attachment.Flows = flows
+	return e.Attachment
+}
+
+func (e ending) left() egress.Attachment {
+	return e.with(slices.DeleteFunc(slices.Clone(e.Flows), func(f egress.Flow) bool { return slices.Contains(e.flows, f) }))
+}
+
 // Recorded reports whether an attachment has a record, and so something for Detach to
 // do. Where it has none, nothing is written, but for what a killed call has left.
 //
@@ -21,39 +36,37 @@ func Recorded(o egress.Owner) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, ok, err := store.Find(o)
-	if damaged := (*record.DamagedError)(nil); errors.As(err, &damaged) {
+	_, ok, damaged, err := find(store, o)
+	switch unread := (*record.UnreadError)(nil); {
+	case ok || damaged != nil:
 		return true, nil
-	}
-	if unread := (*record.UnreadError)(nil); errors.As(err, &unread) {
+	case errors.As(err, &unread):
 		return false, err // it has one, whatever is in it
-	}
-	if err != nil {
-		return false, unlessPlain(o, err)
-	}
-	if !ok {
+	case err == nil:
 		discard(store, o)
+		return false, nil
 	}
-	return ok, nil
-}
-
-// unlessPlain returns the error with which a record could not be read, or nil where the
-// kernel has nothing of the container.
-func unlessPlain(o egress.Owner, unread error) error {
-	n, err := Open()
-	if err != nil {
-		return errors.Join(unread, err)
+	n, failed := Open()
+	if failed != nil {
+		return false, errors.Join(err, failed)
 	}
 	defer n.Close()
+	pods, failed := n.podsOf(o)
+	if failed != nil || len(pods) > 0 {
+		return false, errors.Join(err, failed)
+	}
+	slog.Warn("the record cannot be read; the kernel has nothing of this container, so it has no egress", "container", o.ContainerID, "error", err)
+	return false, nil
+}
+
+// podsOf returns the pod addresses that the kernel knows by their owner.
+func (n *Node) podsOf(o egress.Owner) ([]netip.Addr, error) {
 	elements, err := n.kernel.PodElements(func(e egress.Element) bool { return e.Owner == o.Comment() })
-	if err != nil {
-		return errors.Join(unread, err)
+	var pods []netip.Addr
+	for _, e := range elements {
+		pods = append(pods, e.Pod)
 	}
-	if len(elements) > 0 {
-		return unread
-	}
-	slog.Warn("the record cannot be read; the kernel has nothing of this container, so it has no egress", "container", o.ContainerID, "error", unread)
-	return nil
+	return pods, err
 }
 
 // Detach is DEL. It needs nothing but the record, and does nothing for an
@@ -63,13 +76,14 @@ func (n *Node) Detach(o egress.Owner, netns string) error {
 	if err := n.lock(); err != nil {
 		return err
 	}
-	a, ok, err := n.store.Find(o)
-	damaged := (*record.DamagedError)(nil)
-	isDamaged := errors.As(err, &damaged)
-	if !isDamaged && (err != nil || !ok) {
+	a, ok, damaged, err := find(n.store, o)
+	if err != nil || !ok && damaged == nil {
 		return err
 	}
-	pods, err := n.podsOf(o, a)
+	pods := egress.Pods(a)
+	if damaged != nil {
+		pods, err = n.podsOf(o)
+	}
 	if err == nil {
 		err = kernel.Silence(netns, o.IfName, pods)
 	}
@@ -77,24 +91,43 @@ func (n *Node) Detach(o egress.Owner, netns string) error {
 		// Its link is about to be deleted, and is not where DEL fails.
 		slog.Warn("what the pod sends until its link is deleted is not dropped", "container", o.ContainerID, "error", err)
 	}
-	if isDamaged {
+	if damaged != nil {
 		return n.detachDamaged(damaged)
 	}
 	return n.end(ending{a, a.Flows})
 }
 
-// podsOf returns the pod addresses of an attachment: of one whose record cannot be read, so that
-// it has no flows, those that the kernel knows by their owner.
-func (n *Node) podsOf(o egress.Owner, a egress.Attachment) ([]netip.Addr, error) {
-	pods := podsOf([]egress.Attachment{a})
-	if len(pods) > 0 {
-		return pods, nil
+// detachDamaged is the DEL of an attachment of which there is a record that cannot be
+// read. The kernel's elements name their owner, and so tell which addresses the container
+// had; what depends on those goes, and what no other attachment needs.
+func (n *Node) detachDamaged(d *record.DamagedError) error {
+	slog.Warn("the record of the container is damaged; what the kernel has of it is removed, but for an egress address that no other pod has", "error", d)
+	if err := n.setAside([]*record.DamagedError{d}); err != nil {
+		return err
 	}
-	elements, err := n.kernel.PodElements(func(e egress.Element) bool { return e.Owner == o.Comment() })
-	for _, e := range elements {
-		pods = append(pods, e.Pod)
+	v, err := n.look(d.Owner())
+	if err == nil && v.classified.Former {
+		if err = n.apply(&v); err == nil {
+			v, err = n.look(d.Owner())
+		}
 	}
-	return pods, err
+	if err := errors.Join(append(v.unread, err)...); err != nil {
+		return err
+	}
+	v.keepDeletions()
+	if err := n.apply(&v); err != nil {
+		return err
+	}
+	n.read = nil
+	return n.store.Remove(egress.Attachment{Owner: d.Owner()})
+}
+
+// keepDeletions leaves out what is a resync's: repairs, and the routes of tables that stay, but
+// for the throws of pods that have gone.
+func (v *view) keepDeletions() {
+	v.Surplus.Routes = slices.DeleteFunc(v.Surplus.Routes, func(r egress.Route) bool { return !r.IsPodThrow() && v.isWanted(r) })
+	v.recorded, v.attached, v.Tables, v.faults, v.Missing = nil, nil, nil, nil, egress.State{}
+	v.recluster, v.unmarked, v.UnmarkAll, v.classified.Dropped, v.probe = false, nil, false, nil, probeView{right: true, recorded: true}
 }
 
 // discard clears away what a call that was killed has left beside records. It is in

@@ -162,17 +162,17 @@ func (n *Node) readFlow(w *egress.Way) error {
 		w.Link = links[0]
 	}
 	addresses, err := n.kernel.Addresses()
-	w.Stands = slices.ContainsFunc(addresses, func(a egress.LinkAddress) bool {
+	w.HasAddress = slices.ContainsFunc(addresses, func(a egress.LinkAddress) bool {
 		return a.Index == w.Flow.Index && a.Network.Addr() == w.Flow.Address
 	})
 	return err
 }
 
 // steps looks the rules' tables up, until one decides.
-func (n *Node) steps(rules []egress.PolicyRule, p egress.Packet) ([]egress.Step, error) {
+func (n *Node) steps(rules []egress.Rule, p egress.Packet) ([]egress.Step, error) {
 	var steps []egress.Step
 	for _, r := range egress.Visited(rules, p) {
-		s := egress.Step{Rule: r}
+		s := egress.Step{Rule: r, Route: egress.Route{Type: r.Refuses}}
 		if r.Table != 0 {
 			routes, err := n.kernel.AllRoutes(egress.FamilyOf(p.To), r.Table)
 			if err != nil {

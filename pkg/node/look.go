@@ -3,62 +3,40 @@ package node
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/egress-ip/egress-ip/pkg/config"
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/kernel"
+	"github.com/egress-ip/egress-ip/pkg/record"
 )
-
-// key is what tables are told apart by.
-type key struct {
-	table  uint32
-	family egress.Family
-}
-
-// ReadError says that the node could not be read, so that nothing has been changed.
-type ReadError struct{ err error }
-
-func (e *ReadError) Error() string { return e.err.Error() }
-func (e *ReadError) Unwrap() error { return e.err }
 
 // look reads the node. It changes nothing. The attachments of those who are ending count
 // as none. The error is a [ReadError].
 func (n *Node) look(ending ...egress.Owner) (view, error) {
-	v, begun := view{whole: true, ending: ending}, time.Now()
+	v, begun := view{whole: true, ending: ending, name: n.linkName}, time.Now()
 	for _, step := range []func(*view) error{
-		n.lookAtRecord, n.lookForFaults, n.lookAtTables, n.lookAtCluster, n.lookAtClassification, n.lookAtAllRules, n.lookAtAllRoutes,
-		n.lookAtAllAddresses, n.lookForUnmarked,
+		n.lookAtRecord, n.lookAtTables, n.lookAtClassification, n.lookAtRules, n.lookAtRoutes, n.lookAtAddresses, n.lookForUnmarked,
 	} {
 		if err := step(&v); err != nil {
 			return view{}, &ReadError{err}
 		}
 	}
-	if err := n.lookAtProbe(&v); err != nil {
+	if err := n.lookAtRecordedProbe(&v); err != nil {
 		v.miss(err)
 		v.probe = probeView{right: true, recorded: true}
 	}
-	var surplus egress.State
-	v.missing, surplus = v.want.Less(v.have)
-	v.surplus = v.spare(surplus)
-	v.spared, _ = surplus.Less(v.surplus)
-	v.have, _ = v.have.Less(v.spared)
-	v.last = len(v.attached)+v.unknown.Len() == 0
+	v.Missing, v.Surplus = v.Want.Less(v.Have)
+	// What an attachment may need that cannot be read is not surplus.
+	spared, _ := v.Surplus.Less(v.unneeded())
+	v.Want = v.Want.And(spared)
+	v.Surplus, _ = v.Surplus.Less(spared)
+	v.Remove = len(v.attached)+v.unknown.Len() == 0
 	slog.Debug("read the node", "record", n.store.Dir(), "attachments", len(v.attached), "links", len(v.links),
 		"unread", errors.Join(v.unread...), "took", time.Since(begun))
 	return v, nil
-}
-
-// lookForFaults finds what calls that were killed have left of the record, and which files
-// of the node itself are damaged.
-func (n *Node) lookForFaults(v *view) (err error) {
-	v.faults, err = n.store.Damaged()
-	v.miss(err)
-	left, err := n.store.Leftovers()
-	v.miss(err)
-	for _, path := range left {
-		v.faults[path] = nil
-	}
-	return nil
 }
 
 func (n *Node) lookAtRecord(v *view) (err error) {
@@ -73,16 +51,18 @@ func (n *Node) lookAtRecord(v *view) (err error) {
 	v.before, err = n.store.Tables()
 	v.miss(err)
 	v.noRoutes = err != nil
+	v.faults, err = n.store.Damaged()
+	v.miss(err)
+	left, err := n.store.Leftovers()
+	v.miss(err)
+	for _, path := range left {
+		v.faults[path] = nil
+	}
 	var names []string
 	var indexes []int
-	for _, a := range v.recorded {
-		for _, f := range a.Flows {
-			if !slices.Contains(indexes, f.Index) {
-				indexes = append(indexes, f.Index)
-			}
-			if !slices.Contains(names, f.Link) {
-				names = append(names, f.Link)
-			}
+	for _, f := range egress.Flows(v.recorded...) {
+		if !slices.Contains(indexes, f.Index) || !slices.Contains(names, f.Link) {
+			indexes, names = append(indexes, f.Index), append(names, f.Link)
 		}
 	}
 	if v.links, err = n.kernel.Links(names, indexes); err != nil {
@@ -91,88 +71,66 @@ func (n *Node) lookAtRecord(v *view) (err error) {
 	if v.addresses, err = n.kernel.Addresses(); err != nil {
 		return err
 	}
-	vrfs, err := n.vrfRules(v.links)
-	if err != nil {
+	now := egress.Node{Links: v.links, Addresses: v.addresses}
+	if now.VRFs, err = n.vrfRules(v.links); err != nil {
 		return err
 	}
-	now := egress.Node{Links: v.links, Addresses: v.addresses, VRFs: vrfs}
-	v.attached, v.without = egress.Follow(egress.Relocate(v.recorded, now), now)
+	v.attached = egress.Relocate(v.recorded, now)
+	v.without = egress.Follow(v.attached, now)
 	v.owners = egress.Owners(v.attached)
 	return nil
 }
 
-// mine returns the flows of an attachment whose pod address nobody else has.
-func (v *view) mine(a egress.Attachment) []egress.Flow {
-	if !slices.ContainsFunc(a.Flows, func(f egress.Flow) bool { return v.owners[f.Pod] != a.Owner }) {
-		return a.Flows
-	}
-	return slices.DeleteFunc(slices.Clone(a.Flows), func(f egress.Flow) bool { return v.owners[f.Pod] != a.Owner })
-}
-
-// link returns a flow's link, and whether it is there and can send. Without a carrier
-// (no cable, a bond whose links are all down) the kernel keeps a link's routes, and what
-// they send vanishes; such a link counts as down, so that its pods' packets are refused.
+// link returns a flow's link, and whether it exists and can send.
 func (v *view) link(name string) (egress.Link, bool) {
-	i := slices.IndexFunc(v.links, func(l egress.Link) bool { return l.Name == name })
-	if i < 0 {
-		return egress.Link{Name: name}, false
-	}
-	return v.links[i], v.links[i].Carries()
+	l, _ := egress.Node{Links: v.links}.LinkNamed(name)
+	return l, l.Carries()
 }
 
-// lookAtTables finds what each link's table is to be, from what main has now.
-func (n *Node) lookAtTables(v *view) error {
+// lookAtTables finds what each link's table is to be, as the last ADD configured it, even if the
+// link has another ifindex by now, from what main has now. Of a link that cannot send nothing leads
+// out: its pods' packets are refused.
+func (n *Node) lookAtTables(v *view) (err error) {
 	if v.noRoutes {
 		return nil
 	}
 	all := map[egress.Family][]egress.Route{} // of main, read when the first table asks
-	seen := map[key]bool{}
-	for _, a := range v.attached {
-		for _, f := range v.mine(a) {
-			k := key{f.Table, f.Family()}
-			if seen[k] {
-				continue
+	seen := map[egress.TableKey]bool{}
+	for a, f := range egress.OwnFlows(v.attached) {
+		if seen[f.TableKey()] {
+			continue
+		}
+		seen[f.TableKey()] = true
+		t := a.Table(f)
+		for _, before := range v.before {
+			if before.Family == f.Family() && (before.Table == f.Table || before.Link == f.Link && t.Thrown == nil) {
+				t.Gateway, t.Cluster, t.Thrown = before.Gateway, before.Cluster, before.Thrown
 			}
-			seen[k] = true
-			t, err := n.linkTable(v, a, f, all)
-			if err != nil {
+		}
+		l, up := v.link(f.Link)
+		if t.Down = !up; up {
+			if t.Main, err = n.kernel.LinkRoutes(f.Family(), l.Table, l.Index); err != nil {
 				return err
 			}
-			v.tables = append(v.tables, t)
 		}
+		if t.Thrown, err = n.thrown(t, all); err != nil {
+			return err
+		}
+		v.Tables = append(v.Tables, t)
 	}
+	// One that cannot be read may need any.
 	for _, t := range v.before {
-		if v.isOver(t) {
+		if !seen[t.Key()] && v.unknown.Len() == 0 {
 			v.over = append(v.over, t)
 		}
 	}
 	return nil
 }
 
-// linkTable is one table as the last ADD configured it, even if the link has
-// another ifindex by now.
-func (n *Node) linkTable(v *view, a egress.Attachment, f egress.Flow, all map[egress.Family][]egress.Route) (t egress.LinkTable, err error) {
-	t.TableSpec = a.TableSpec(f)
-	for _, before := range v.before {
-		if before.Family == f.Family() && (before.Table == f.Table || before.Link == f.Link && t.Thrown == nil) {
-			t.Gateway, t.Cluster, t.Thrown = before.Gateway, before.Cluster, before.Thrown
-		}
-	}
-	l, up := v.link(f.Link)
-	if t.Down = !up; up {
-		if t.Main, err = n.kernel.LinkRoutes(f.Family(), l.Table, l.Index); err != nil {
-			return t, err
-		}
-	}
-	t.Thrown, err = n.thrown(t.TableSpec, all)
-	return t, err
-}
-
-// lookAtCluster finds out which networks the last ADD has configured, and with that what should
-// exist.
-func (n *Node) lookAtCluster(v *view) error {
+// lookAtClassification finds out which networks the last ADD has configured, with that what should
+// exist, and what the table inet egress_ip has.
+func (n *Node) lookAtClassification(v *view) error {
 	cluster, ok, err := n.store.Cluster()
-	unread := err
 	if err == nil && !ok {
 		var newest egress.Attachment
 		for _, a := range v.attached {
@@ -183,47 +141,392 @@ func (n *Node) lookAtCluster(v *view) error {
 		cluster, v.recluster = newest.ClusterCIDRs, len(v.attached) > 0
 	}
 	v.cluster = cluster
-	v.want = egress.Desired(v.attached, egress.Facts{Tables: v.tables, Cluster: v.cluster, Addresses: v.addresses, Without: v.without})
+	v.Want = egress.Desired(v.attached, egress.Facts{Tables: v.Tables, Cluster: v.cluster, Addresses: v.addresses, Without: v.without})
 	if v.noRoutes {
-		v.want.Routes = nil
+		v.Want.Routes = nil
 	}
-	if unread != nil {
-		v.miss(unread)
-		v.noClasses = true
-	}
-	return nil
-}
-
-func (n *Node) lookAtClassification(v *view) (err error) {
-	if !v.noClasses {
+	if err == nil {
 		err = n.readClassification(v)
 	}
+	v.Have.Chains, v.Have.Elements = v.classified.Chains, v.classified.Elements
 	if err != nil {
 		v.miss(err)
-	}
-	if v.noClasses || err != nil {
-		v.want.Chains, v.want.Elements = nil, nil
-		v.have.Chains, v.have.Elements = nil, nil
+		v.Want.Chains, v.Want.Elements, v.Have.Chains, v.Have.Elements = nil, nil, nil, nil
 	}
 	return nil
 }
 
 func (n *Node) readClassification(v *view) (err error) {
-	v.classified, err = n.kernel.Classification(v.want.Chains)
-	v.have.Chains, v.have.Elements = v.classified.Chains, v.classified.Elements
-	v.names = map[int]string{}
-	for _, d := range slices.Concat(v.classified.Dropped, v.classified.Forged) {
-		if name, err := n.kernel.Name(d.Link); err == nil {
-			v.names[d.Link] = name // else it is gone by now
-		}
-	}
-	if err != nil || len(v.want.Chains)+v.unknown.Len() > 0 || len(v.have.Chains)+len(v.have.Elements) == 0 {
+	v.classified, err = n.kernel.Classification(v.Want.Chains)
+	if err != nil || len(v.Want.Chains)+v.unknown.Len() > 0 || len(v.classified.Chains)+len(v.classified.Elements) == 0 {
 		return err
 	}
 	// Nothing of ours is to be there; what is may be another's who uses the name.
 	foreign, err := n.kernel.ClassificationIsForeign()
 	if foreign {
-		v.have.Chains, v.have.Elements = nil, nil
+		v.classified.Chains, v.classified.Elements = nil, nil
 	}
 	return err
+}
+
+// lookAtRules reads the rules that are ours by their priority, or by what only
+// egress-ip's look like.
+func (n *Node) lookAtRules(v *view) error {
+	priorities := []uint32{config.DefaultRulePriority}
+	for _, a := range v.attached {
+		if !slices.Contains(priorities, a.RulePriority) {
+			priorities = append(priorities, a.RulePriority)
+		}
+	}
+	for _, family := range egress.Families {
+		ours, err := n.kernel.Rules(family)
+		if err != nil {
+			return err
+		}
+		v.Have.Rules = append(v.Have.Rules, egress.Ours(ours, append(egress.SourcePriorities(ours), priorities...))...)
+	}
+	return nil
+}
+
+// lookAtRoutes reads every table that is ours by record, by a rule of ours, or
+// by its closing route.
+func (n *Node) lookAtRoutes(v *view) error {
+	if v.noRoutes {
+		return nil
+	}
+	links := map[egress.TableKey]int{} // 0: not known
+	for _, r := range v.Have.Rules {
+		if r.Table > egress.LocalTable {
+			links[egress.TableKey{Table: r.Table, Family: r.Family}] = 0
+		}
+	}
+	for _, family := range egress.Families {
+		closed, err := n.kernel.OurRoutes(family, egress.Unreachable)
+		if err != nil {
+			return err
+		}
+		for _, r := range closed {
+			if r.IsClosing() {
+				links[r.TableKey()] = 0
+			}
+		}
+	}
+	for _, t := range slices.Concat(v.before, v.Tables) {
+		links[t.Key()] = t.Index
+	}
+	wanted := map[egress.TableKey]map[egress.RouteKey]bool{}
+	for _, r := range v.Want.Routes {
+		if wanted[r.TableKey()] == nil {
+			wanted[r.TableKey()] = map[egress.RouteKey]bool{}
+		}
+		wanted[r.TableKey()][r.Key()] = true
+	}
+	for k, link := range links {
+		ours, others, err := n.kernel.TableRoutes(k.Family, k.Table, link, wanted[k])
+		if err != nil {
+			return err
+		}
+		v.Have.Routes = append(v.Have.Routes, ours...)
+		if wanted[k] != nil {
+			v.astray = append(v.astray, egress.Table{Index: link}.Astray(others)...)
+		}
+	}
+	return nil
+}
+
+// lookAtAddresses finds out which egress addresses are to exist, and which do.
+// While a link is down it has no IPv6 addresses, and it gets no IPv4 ones: they could not
+// be announced.
+func (n *Node) lookAtAddresses(v *view) error {
+	exist := addressesOf(v.addresses)
+	ours := map[egress.Address]bool{}
+	for _, f := range egress.Flows(v.recorded...) { // also where they were before
+		ours[f.HostAddress()] = ours[f.HostAddress()] || f.OwnsAddress
+	}
+	for _, a := range v.Want.Addresses {
+		ours[a] = true
+	}
+	cannot := map[egress.Address]bool{}
+	for _, f := range egress.OwnFlows(v.attached) {
+		l, up := v.link(f.Link)
+		at := f.HostAddress()
+		exists := slices.Contains(exist, at)
+		if l.Index != f.Index || !up && !exists {
+			cannot[at] = true
+		} else if !ours[at] && !exists && !slices.Contains(v.absent, at) {
+			v.absent = append(v.absent, at)
+		}
+	}
+	v.Want.Addresses = slices.DeleteFunc(v.Want.Addresses, func(a egress.Address) bool { return cannot[a] })
+	v.Have.Addresses = slices.DeleteFunc(exist, func(a egress.Address) bool { return !ours[a] })
+	return nil
+}
+
+func addressesOf(all []egress.LinkAddress) []egress.Address {
+	addresses := make([]egress.Address, 0, len(all))
+	for _, on := range all {
+		addresses = append(addresses, on.At())
+	}
+	return addresses
+}
+
+// lookForUnmarked finds the uplinks of attachments on which the reverse path filter does
+// not see marks; [egress.Uplinks] says why it has to. As soon as there is a rule of
+// anybody's, the kernel looks the way back of each IPv4 packet up, filter or not
+// (fib_validate_source in net/ipv4/fib_frontend.c). IPv6 has no such look-up.
+func (n *Node) lookForUnmarked(v *view) (err error) {
+	v.UnmarkAll, err = n.store.HasSrcValidMark()
+	v.miss(err)
+	if _, err := n.store.MarkedLinks(); err != nil { // what is to be added to them
+		v.miss(err)
+		return nil
+	}
+	if len(egress.Uplinks(v.attached, nil, nil)) == 0 {
+		return nil // no flow of IPv4
+	}
+	byDefault, err := n.kernel.DefaultLinks(outside[egress.IPv4])
+	if err != nil {
+		return err
+	}
+	links, err := n.kernel.Links(nil, egress.Uplinks(v.attached, v.addresses, byDefault))
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		marked, err := kernel.SrcValidMark(l.Name)
+		if err != nil {
+			return err
+		}
+		if !marked {
+			v.unmarked = append(v.unmarked, record.MarkedLink{Index: l.Index, Name: l.Name})
+		}
+	}
+	return nil
+}
+
+// unneeded returns of the surplus what no attachment can need, not even one of which only the
+// owner is known: that may need the elements that name its container, and whatever has no owner that
+// is known. So its pod keeps its egress, or is refused, but does not leave by the primary link.
+func (v *view) unneeded() (unneeded egress.State) {
+	if v.unknown.Len() == 0 {
+		return v.Surplus
+	}
+	owners := map[string]bool{}
+	for _, o := range v.unknown.Owners() {
+		owners[o.Comment()] = true
+	}
+	known := map[netip.Addr]bool{}
+	for pod := range v.owners {
+		known[pod] = true
+	}
+	for _, e := range v.Surplus.Elements {
+		if e.Pod.IsValid() && (known[e.Pod] || !owners[e.Owner]) {
+			unneeded.Elements = append(unneeded.Elements, e)
+		}
+	}
+	for _, e := range unneeded.Elements {
+		known[e.Pod] = true
+	}
+	for _, r := range v.Surplus.Rules {
+		if known[r.OwnPod()] {
+			unneeded.Rules = append(unneeded.Rules, r)
+		}
+	}
+	for _, r := range v.Surplus.Routes {
+		if known[r.OwnPod()] || !r.IsPodThrow() && v.isWanted(r) {
+			unneeded.Routes = append(unneeded.Routes, r)
+		}
+	}
+	unneeded.Addresses = v.Surplus.Addresses // those of attachments that can be read
+	return unneeded
+}
+
+// isWanted reports whether a route is in a table that is to exist.
+func (v *view) isWanted(r egress.Route) bool {
+	return slices.ContainsFunc(v.Tables, func(t egress.Table) bool { return t.Has(r) })
+}
+
+// lookFor reads the part of the node that one attachment is about: what it needs, as it is
+// recorded, and what exists of that and in the places of that. There may be thousands of other
+// attachments. It changes nothing.
+func (n *Node) lookFor(a egress.Attachment) (v view, err error) {
+	v.recorded, v.attached = []egress.Attachment{a}, []egress.Attachment{a}
+	v.owners = egress.Owners(v.attached)
+	var indexes []int
+	for _, f := range a.Flows {
+		if !slices.Contains(indexes, f.Index) {
+			indexes = append(indexes, f.Index)
+		}
+	}
+	if v.links, err = n.kernel.Links(nil, indexes); err != nil {
+		return v, err
+	}
+	for _, f := range a.Flows {
+		if slices.ContainsFunc(v.Tables, func(t egress.Table) bool { return t.Key() == f.TableKey() }) {
+			continue
+		}
+		t, recorded, err := n.store.Table(f.Table, f.Family())
+		if err != nil {
+			return v, err
+		}
+		if recorded {
+			v.before = append(v.before, t)
+		} else {
+			t = a.Table(f)
+		}
+		if l, ok := (egress.Node{Links: v.links}).Link(f.Index); ok {
+			if t.Main, err = n.kernel.LinkRoutes(f.Family(), l.Table, l.Index); err != nil {
+				return v, err
+			}
+		}
+		v.Tables = append(v.Tables, t)
+	}
+	cluster, recorded, err := n.store.Cluster()
+	if err != nil {
+		return v, err
+	}
+	if v.cluster = cluster; !recorded {
+		v.cluster = a.ClusterCIDRs
+	}
+	if v.addresses, err = n.kernel.Addresses(); err != nil {
+		return v, err
+	}
+	v.Want = egress.Desired(v.attached, egress.Facts{Tables: v.Tables, Cluster: v.cluster, Addresses: v.addresses})
+	return v, n.compare(&v)
+}
+
+// compare reads what exists of what is wanted, and what has its place. An address counts once it
+// is known that no other host has it.
+func (n *Node) compare(v *view) error {
+	confirmed := addressesOf(slices.DeleteFunc(slices.Clone(v.addresses), func(a egress.LinkAddress) bool { return a.Unconfirmed }))
+	found, err := n.kernel.ReadAt(v.Want, v.Tables, confirmed)
+	if err != nil {
+		return err
+	}
+	v.Have, v.astray, v.classified, v.absent = found.State, found.Astray, found.Classified, nil
+	for _, f := range egress.Flows(v.attached...) {
+		if at := f.HostAddress(); !f.OwnsAddress && !slices.Contains(confirmed, at) && !slices.Contains(v.absent, at) {
+			v.absent = append(v.absent, at)
+		}
+	}
+	v.Missing, v.Surplus = v.Want.Less(v.Have)
+	return nil
+}
+
+// lookToAdd is lookFor with what an ADD changes: what the attachment of before needed and this
+// one does not, goes; and so do the connections of new flows. Where something that attachments
+// share is not as it should be, or destinations are stale, it is the look at the whole node:
+// the shared chains alone would take other pods for plain ones.
+func (n *Node) lookToAdd(a, before egress.Attachment, records *record.Records, stale bool) (v view, err error) {
+	if v, err = n.lookFor(a); err != nil {
+		return v, err
+	}
+	broken := records.Others(a.Owner) && (v.classified.Former || v.isSharedMissing())
+	if broken {
+		slog.Warn("what all pods share is not there, or not complete; it is written again for all of them")
+	}
+	if broken || stale {
+		v, err = n.look()
+	} else {
+		err = n.lookForUnmarked(&v)
+		err = errors.Join(append(v.unread, err)...)
+	}
+	if err != nil {
+		return v, err
+	}
+	for _, f := range a.Flows {
+		if !slices.Contains(before.Flows, f) {
+			// A plain pod that had the address before has left connections, with another translation or none.
+			v.Fresh = append(v.Fresh, f.Pod)
+		}
+	}
+	if len(before.Flows) == 0 || v.whole {
+		return v, nil
+	}
+	replaced := egress.Replaced([]egress.Attachment{before}, append(records.Concerning(nil, a.Owner), a))
+	if len(records.Damaged) > 0 {
+		replaced = replaced.Own()
+	}
+	there, err := n.kernel.ClassificationAt(egress.State{Elements: replaced.Elements})
+	replaced.Elements = intersection(replaced.Elements, there.Elements)
+	v.Surplus = v.Surplus.And(replaced)
+	return v, err
+}
+
+// isSharedMissing reports whether something of the node is missing that is for all links: a
+// chain, or a network of the cluster that is configured.
+func (v *view) isSharedMissing() bool {
+	return slices.ContainsFunc(v.Missing.Chains, egress.Chain.IsShared) ||
+		slices.Contains(v.Missing.Elements, egress.UnmarkedElement()) ||
+		slices.ContainsFunc(slices.Concat(v.Missing.Elements, v.Surplus.Elements), func(e egress.Element) bool {
+			return e.Net.IsValid() && e.Set == egress.FamilyOf(e.Net.Addr()).Cluster()
+		})
+}
+
+// intersection returns what is in both, in a's order.
+func intersection[T comparable](a, b []T) []T { return egress.Missing(a, egress.Missing(a, b)) }
+
+// lookEnding finds what goes with the flows: what the kernel has of it. Of what pods share
+// nothing goes while there is another attachment that cannot be read: it may need all of it.
+func (n *Node) lookEnding(all []ending) (v view, err error) {
+	records, err := n.records()
+	if err != nil {
+		return v, err
+	}
+	var owners []egress.Owner
+	var going, rest []egress.Attachment
+	for _, e := range all {
+		owners, going = append(owners, e.Owner), append(going, e.with(e.flows))
+		if left := e.left(); len(left.Flows) > 0 {
+			rest = append(rest, left)
+		}
+	}
+	rest = append(rest, records.Concerning(egress.Pods(going...), owners...)...)
+	v.Surplus, v.Ended = egress.Ended(going, rest)
+	v.Remove = len(rest) == 0
+	if slices.ContainsFunc(records.Damaged, func(d *record.DamagedError) bool { return !slices.Contains(owners, d.Owner()) }) {
+		v.Surplus, v.Remove = v.Surplus.Own(), false
+	}
+	gone := v.Surplus
+	v.Surplus.Routes = gone.Own().Routes
+	for a, f := range egress.Flows(going...) {
+		t := a.Table(f)
+		if !slices.Contains(gone.Routes, t.Closing()) || slices.ContainsFunc(v.over, func(o egress.Table) bool { return o.Key() == t.Key() }) {
+			continue
+		}
+		v.over = append(v.over, t)
+		routes, _, err := n.kernel.TableRoutes(t.Family, t.Table, t.Index, nil)
+		if err != nil {
+			return v, err
+		}
+		v.Surplus.Routes = append(v.Surplus.Routes, egress.Missing(routes, v.Surplus.Routes)...)
+	}
+	if v.classified, err = n.kernel.ClassificationAt(egress.State{Elements: gone.Elements}); err != nil {
+		return v, err
+	}
+	v.Surplus.Elements = intersection(gone.Elements, v.classified.Elements)
+	if len(gone.Chains) > 0 {
+		arrived, err := n.kernel.ArrivedElements(gone.Chains)
+		if err != nil {
+			return v, err
+		}
+		v.Surplus.Elements = append(v.Surplus.Elements, egress.Missing(arrived, v.Surplus.Elements)...)
+	}
+	return v, nil
+}
+
+// lookStray finds all that the kernel has for a pod address.
+func (n *Node) lookStray(pod netip.Addr) (v view, err error) {
+	v.Ended = []netip.Addr{pod}
+	if v.Surplus.Elements, err = n.kernel.PodElements(func(e egress.Element) bool { return e.Pod == pod }); err != nil {
+		return v, err
+	}
+	rules, err := n.kernel.Rules(egress.FamilyOf(pod))
+	for _, r := range rules {
+		if r.From == egress.Host(pod) && r.Table > egress.LocalTable {
+			v.Surplus.Rules = append(v.Surplus.Rules, r)
+			v.Surplus.Routes = append(v.Surplus.Routes, egress.Flow{Pod: pod, Table: r.Table}.PodThrow())
+		}
+	}
+	return v, err
 }

@@ -13,35 +13,48 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/record"
 )
 
+// probeView is the probe table as it is to be, and as it is.
+type probeView struct {
+	record.Probe // as it is to be recorded; zero: none
+	have         kernel.ProbeTable
+	right        bool // the kernel has exactly the table of Probe
+	recorded     bool // and the record says so
+	foreign      bool // the table is somebody else's
+}
+
+// lookAtProbe reads the probe table, and compares it with what is decided, which may depend on it.
+func (n *Node) lookAtProbe(decide func(have egress.Probe) (record.Probe, error)) (p probeView, err error) {
+	if p.have, err = n.kernel.Probe(); err != nil {
+		return p, err
+	}
+	if p.Probe, err = decide(p.have.Probe); err != nil {
+		return p, err
+	}
+	if p.recorded, err = n.hasProbe(p.Probe); err != nil {
+		return p, err
+	}
+	if p.right = p.have.Right && p.Equal(p.have.Probe); !p.right {
+		p.foreign, err = n.kernel.ProbeTableIsForeign()
+	}
+	return p, err
+}
+
 // EnsureProbe makes the probe table what the configuration says, and records it.
 // Where it is already, that takes one look.
 func (n *Node) EnsureProbe(c config.Probe, pods []netip.Addr) error {
 	for {
-		have, err := n.kernel.Probe()
-		if err != nil {
+		p, err := n.lookAtProbe(func(have egress.Probe) (record.Probe, error) {
+			want, err := n.desireProbe(c, have, pods)
+			return record.Probe{Probe: want, Follow: len(c.Links) == 0, Yields: c.Mode == config.ProbeAuto}, err
+		})
+		switch {
+		case err != nil || p.right && p.recorded:
 			return err
-		}
-		want, err := n.desireProbe(c, have.Probe, pods)
-		if err != nil {
-			return err
-		}
-		record := record.Probe{Probe: want, Follow: len(c.Links) == 0, Yields: c.Mode == config.ProbeAuto}
-		recorded, err := n.hasProbe(record)
-		if err != nil {
-			return err
-		}
-		right := have.Right && want.Equal(have.Probe)
-		if right && recorded {
+		case p.foreign:
+			slog.Warn("somebody else uses the nftables table ip6 egress_ip_probe; it is left alone, and probes are not translated")
 			return nil
-		}
-		if foreign, err := n.kernel.ProbeTableIsForeign(); err != nil || foreign {
-			if foreign {
-				slog.Warn("somebody else uses the nftables table ip6 egress_ip_probe; it is left alone, and probes are not translated")
-			}
-			return err
-		}
-		if n.unlock != nil {
-			return n.writeProbe(record, right)
+		case n.unlock != nil:
+			return n.writeProbe(p)
 		}
 		// Look again with the lock: another call may be writing it.
 		if err := n.lock(); err != nil {
@@ -50,45 +63,42 @@ func (n *Node) EnsureProbe(c config.Probe, pods []netip.Addr) error {
 	}
 }
 
-// hasProbe reports whether exactly this is recorded; a table that is not to stand
+// hasProbe reports whether exactly this is recorded; a table that is not to exist
 // has no record.
 func (n *Node) hasProbe(p record.Probe) (bool, error) {
 	have, ok, err := n.store.Probe()
 	if errors.Is(err, record.ErrDamaged) {
 		return false, nil
 	}
-	if !ok {
-		return !p.Stands(), err
-	}
-	return p.Stands() && have.Probe.Equal(p.Probe) && have.Follow == p.Follow && have.Yields == p.Yields, nil
+	return ok == p.Exists() && (!ok || have.Probe.Equal(p.Probe) && have.Follow == p.Follow && have.Yields == p.Yields), err
 }
 
 // writeProbe records before it writes, and forgets after it has removed.
-func (n *Node) writeProbe(p record.Probe, right bool) error {
-	if p.Stands() {
-		if err := n.store.PutProbe(p); err != nil {
+func (n *Node) writeProbe(p probeView) error {
+	if p.Exists() {
+		if err := n.store.PutProbe(p.Probe); err != nil {
 			return err
 		}
 	}
-	if !right {
-		if err := n.kernel.SetProbe(p.Probe); err != nil {
+	if !p.right {
+		if err := n.kernel.SetProbe(p.Probe.Probe); err != nil {
 			return err
 		}
 	}
-	if !p.Stands() {
+	if !p.Exists() {
 		return n.store.RemoveProbe()
 	}
 	return nil
 }
 
-// desireProbe decides what is to stand. A table that stands keeps its uplinks
+// desireProbe decides what is to exist. A table that exists keeps its uplinks
 // where the configuration names none; following the node's routes is resync's.
 func (n *Node) desireProbe(c config.Probe, have egress.Probe, pods []netip.Addr) (egress.Probe, error) {
 	if c.Mode == config.ProbeNever {
 		return egress.Probe{}, nil
 	}
 	want := egress.Probe{Links: c.Links, Source: c.Source, Translated: c.Translated}
-	if have.Stands() {
+	if have.Exists() {
 		if len(want.Links) == 0 {
 			want.Links = have.Links
 		}
@@ -105,7 +115,7 @@ func (n *Node) desireProbe(c config.Probe, have egress.Probe, pods []netip.Addr)
 			return egress.Probe{}, err
 		}
 	}
-	if !want.Stands() {
+	if !want.Exists() {
 		return egress.Probe{}, nil // no link by which a probe could come
 	}
 	if c.Mode == config.ProbeAuto && !slices.ContainsFunc(pods, isGlobal6) {
@@ -117,66 +127,35 @@ func (n *Node) desireProbe(c config.Probe, have egress.Probe, pods []netip.Addr)
 	return want, nil
 }
 
-// probeView is the probe table as it is to be, and as it is.
-type probeView struct {
-	record.Probe // as it is to be recorded; zero: none
-	have         kernel.ProbeTable
-	right        bool // the kernel has exactly the table of Probe
-	recorded     bool // and the record says so
-	foreign      bool // the table is somebody else's
-}
-
-// lookAtProbe finds out what the last ADD has put up. Where the configuration names
+// lookAtRecordedProbe finds out what the last ADD has installed. Where the configuration names
 // no links, those with an IPv6 default route count now; while there is none, those
 // of before.
-func (n *Node) lookAtProbe(v *view) (err error) {
-	p := &v.probe
-	if p.have, err = n.kernel.Probe(); err != nil {
-		return err
-	}
-	recorded, ok, err := n.store.Probe()
-	damaged := errors.Is(err, record.ErrDamaged)
-	if err != nil && !damaged {
-		return err
-	}
-	p.recorded = !damaged
-	if damaged {
-		// What exists stays, until the next ADD says what is to be.
-		p.Probe, p.right = record.Probe{Probe: p.have.Probe}, p.have.Right
-	} else if !ok {
-		p.right = !p.have.Stands() && p.have.Right
-	} else {
-		p.Probe = recorded
-		if p.Follow {
-			links, err := n.uplinks()
-			if err != nil {
-				return err
-			}
-			if len(links) > 0 {
+func (n *Node) lookAtRecordedProbe(v *view) error {
+	p, err := n.lookAtProbe(func(have egress.Probe) (record.Probe, error) {
+		p, _, err := n.store.Probe()
+		if errors.Is(err, record.ErrDamaged) {
+			return record.Probe{Probe: have}, nil // what exists stays, until the next ADD says what is to be
+		}
+		if err == nil && p.Follow {
+			var links []string
+			if links, err = n.uplinks(); len(links) > 0 {
 				p.Links = links
 			}
 		}
-		if p.Yields && !p.have.Stands() {
-			yields, err := n.kernel.HasForeignProbe()
-			if err != nil {
-				return err
-			}
-			if yields {
-				p.Probe = record.Probe{}
+		if err == nil && p.Yields && !have.Exists() {
+			var yields bool
+			if yields, err = n.kernel.HasForeignProbe(); yields {
+				p = record.Probe{}
 			}
 		}
-		p.recorded = p.Equal(recorded.Probe)
-		p.right = p.have.Right && p.Equal(p.have.Probe)
-	}
-	if p.right && p.have.Stands() {
-		if p.right, err = n.kernel.ProbeIsHooked(); err != nil {
-			return err
+		return p, err
+	})
+	if err == nil && p.right && p.have.Exists() {
+		if p.right, err = n.kernel.ProbeIsHooked(); err == nil && !p.right {
+			p.foreign, err = n.kernel.ProbeTableIsForeign()
 		}
 	}
-	if p.right {
-		return nil
-	}
-	p.foreign, err = n.kernel.ProbeTableIsForeign()
+	v.probe = p
 	return err
 }
 

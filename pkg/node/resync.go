@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/egress-ip/egress-ip/pkg/egress"
+	"github.com/egress-ip/egress-ip/pkg/kernel"
 	"github.com/egress-ip/egress-ip/pkg/names"
 )
 
@@ -16,36 +17,25 @@ import (
 // returns all; what could not be read is left as it is, and among them.
 func (n *Node) Resync() ([]string, error) {
 	v, err := n.look()
+	if err == nil && !v.right() {
+		// A call that is under way looks like something to repair; so look again.
+		if err := n.lock(); err != nil {
+			return nil, err
+		}
+		defer n.release()
+		v, err = n.look()
+	}
 	if err != nil {
 		return nil, err
 	}
-	if v.right() {
-		return nil, errors.Join(append(v.unread, n.hold(v))...)
-	}
-	// A call that is under way looks like something to repair; so look again.
-	if err := n.lock(); err != nil {
-		return nil, err
-	}
-	defer n.release()
-	if v, err = n.look(); err != nil {
-		return nil, err
-	}
-	if v.right() {
-		return nil, errors.Join(append(v.unread, n.hold(v))...)
-	}
-	return v.changes(), errors.Join(append(v.unread, n.hold(v), n.converge(n.again(&v)))...)
-}
-
-// again returns the look that has been taken, and then new ones.
-func (n *Node) again(v *view) func() (view, error) {
-	return func() (view, error) {
-		if v == nil {
-			return n.look()
+	changes, errs := v.changes(), append(v.unread, n.hold(v))
+	if len(changes) > 0 {
+		err = n.apply(&v)
+		if errors.Is(err, kernel.ErrChanged) {
+			err = n.converge(func() (view, error) { return n.look() })
 		}
-		taken := *v
-		v = nil
-		return taken, nil
 	}
+	return changes, errors.Join(append(errs, err)...)
 }
 
 // hold tells the guard, if there is one, what is wanted.
@@ -53,7 +43,7 @@ func (n *Node) hold(v view) error {
 	if n.held == nil {
 		return nil
 	}
-	return n.held.Keep(v.want.Held(v.addresses))
+	return n.held.Keep(v.Want.Held(v.addresses))
 }
 
 // right reports whether there is nothing to do.
@@ -75,10 +65,10 @@ func (v *view) changes() []string {
 			changes = append(changes, "recorded "+a.ContainerID+" again: its link has another name, ifindex or address, or is in another VRF")
 		}
 	}
-	changes = append(changes, prefixed("added ", v.missing.Lines(v.linkName))...)
-	changes = append(changes, prefixed("removed ", v.surplus.Lines(v.linkName))...)
-	for _, t := range v.tables {
-		if !v.isRecorded(t.Table) {
+	changes = append(changes, prefixed("added ", v.Missing.Lines(v.name))...)
+	changes = append(changes, prefixed("removed ", v.Surplus.Lines(v.name))...)
+	for _, t := range v.Tables {
+		if !v.isRecorded(t) {
 			changes = append(changes, "recorded the "+t.Family.String()+" table of "+t.Link)
 		}
 	}
@@ -91,10 +81,10 @@ func (v *view) changes() []string {
 	for _, l := range v.unmarked {
 		changes = append(changes, fmt.Sprintf("set net.ipv4.conf.%s.src_valid_mark to 1", l.Name))
 	}
-	if v.forAllLinks {
+	if v.UnmarkAll {
 		changes = append(changes, "set net.ipv4.conf.all.src_valid_mark back to 0")
 	}
-	if !v.noRoutes && names.Stale(v.tableNames()) {
+	if !v.noRoutes && names.Stale(tableNames(v.Tables)) {
 		changes = append(changes, "named the routing tables for iproute2")
 	}
 	return append(changes, v.probe.changes()...)
@@ -104,7 +94,7 @@ func (p probeView) changes() []string {
 	switch {
 	case p.foreign || p.right && p.recorded:
 		return nil
-	case !p.right && !p.Stands():
+	case !p.right && !p.Exists():
 		return []string{"removed table ip6 egress_ip_probe"}
 	case !p.right:
 		return []string{"wrote table ip6 egress_ip_probe"}
@@ -129,8 +119,69 @@ func prefixed(prefix string, lines []string) []string {
 	return all
 }
 
-// isOver reports whether no attachment needs a table that is recorded. One that cannot be
-// read may need any.
-func (v *view) isOver(t egress.Table) bool {
-	return v.unknown.Len() == 0 && !slices.ContainsFunc(v.tables, func(w egress.LinkTable) bool { return w.IsSame(t) })
+// AttachedError says that pods are recorded, which a clean-up would leave without
+// their egress.
+type AttachedError struct{ Pods int }
+
+func (e *AttachedError) Error() string {
+	pods := "pods are"
+	if e.Pods == 1 {
+		pods = "pod is"
+	}
+	return fmt.Sprintf("%d annotated %s recorded, and would leave by the main table from now on, until they are created again; delete them first, or say --force", e.Pods, pods)
+}
+
+// Cleanup takes everything of egress-ip's off the node, the probe table and the
+// record included. It returns a line for each thing. While pods are recorded it
+// does so only if forced, and returns an [AttachedError] otherwise.
+func (n *Node) Cleanup(force bool) ([]string, error) {
+	if err := n.lock(); err != nil {
+		return nil, err
+	}
+	defer n.release()
+	v, err := n.look()
+	if err != nil {
+		return nil, err
+	}
+	if pods := len(v.attached) + v.unknown.Len(); pods > 0 && !force {
+		return nil, &AttachedError{pods}
+	}
+	lines := prefixed("removed ", v.Have.Lines(v.name))
+	probe := v.probe
+	if probe.have.Exists() && !probe.foreign {
+		lines = append(lines, "removed table ip6 egress_ip_probe")
+	}
+	marked, err := n.markedLinks()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range marked {
+		lines = append(lines, fmt.Sprintf("set net.ipv4.conf.%s.src_valid_mark back to 0", l.Name))
+	}
+	if v.UnmarkAll {
+		lines = append(lines, "set net.ipv4.conf.all.src_valid_mark back to 0")
+	}
+	exists, err := n.store.Exists()
+	if err != nil {
+		return nil, err
+	}
+	if exists {
+		lines = append(lines, "removed the record "+n.store.Dir())
+	}
+	n.read = nil
+	v.Ended = egress.Pods(v.attached...)
+	v.keepDeletions()
+	v.Want, v.Surplus, v.Remove = egress.State{}, v.Have, true
+	errs := append(v.unread, n.apply(&v))
+	if probe.have.Exists() && !probe.foreign {
+		errs = append(errs, n.kernel.SetProbe(egress.Probe{}))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return lines, err // the record stays, for the next try
+	}
+	if err := n.store.Destroy(); err != nil {
+		return lines, err
+	}
+	n.nameTables()
+	return lines, nil
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/status"
 )
 
-// Status says what stands on the node against what is recorded. It changes nothing.
+// Status says what the node has against what is recorded. It changes nothing.
 func (n *Node) Status() (status.Status, error) {
 	// A call that is under way looks like something missing. So look again, but without the
 	// lock: status answers also while a call hangs.
@@ -24,10 +23,9 @@ func (n *Node) Status() (status.Status, error) {
 			return status.Status{}, err
 		}
 		if v.right() || i == looks {
-			if v.inTheWay, err = n.inTheWayOf(&v); err != nil {
-				v.unread = append(v.unread, err)
-			}
-			return v.status(), nil
+			inTheWay, err := n.inTheWayOf(&v)
+			v.miss(err)
+			return v.status(inTheWay), nil
 		}
 		time.Sleep(pause)
 	}
@@ -35,41 +33,42 @@ func (n *Node) Status() (status.Status, error) {
 
 // inTheWayOf names what of somebody else's leads packets elsewhere: in links' tables, and, where
 // nothing of ours is missing, before our rules, which the kernel says for one pod of each table.
-func (n *Node) inTheWayOf(v *view) ([]string, error) {
-	lines := n.inTheWay(v.astray)
-	if !v.right() || len(lines) > 0 {
+func (n *Node) inTheWayOf(v *view) (lines []string, err error) {
+	if lines = n.inTheWay(v.astray); !v.right() || len(lines) > 0 {
 		return lines, nil
 	}
-	seen := map[key]bool{}
-	for _, a := range v.attached {
-		for _, f := range v.mine(a) {
-			if seen[key{f.Table, f.Family()}] {
-				continue
-			}
-			seen[key{f.Table, f.Family()}] = true
-			a.Flows = []egress.Flow{f}
-			found, err := n.obstacles(a, *v)
-			if err != nil {
-				return lines, err
-			}
-			lines = append(lines, found.lines()...)
+	seen := map[egress.TableKey]bool{}
+	for a, f := range egress.OwnFlows(v.attached) {
+		if seen[f.TableKey()] {
+			continue
 		}
+		seen[f.TableKey()] = true
+		a.Flows = []egress.Flow{f}
+		found, err := n.obstacles(a, *v)
+		if err != nil {
+			return lines, err
+		}
+		lines = append(lines, found...)
 	}
 	return lines, nil
 }
 
-func (v *view) status() status.Status {
+func (v *view) status(inTheWay []string) status.Status {
 	var s status.Status
 	missing := v.attribute()
-	for _, link := range v.recordedLinks() {
-		s.Links = append(s.Links, v.linkStatus(link, missing))
-	}
-	for i, a := range v.attached {
-		for j, f := range a.Flows {
-			s.Pods = append(s.Pods, v.podStatus(a, f, v.recorded[i].Flows[j], missing))
+	var links []string // that pods are recorded on
+	for _, f := range egress.Flows(v.attached...) {
+		if !slices.Contains(links, f.Link) {
+			links = append(links, f.Link)
 		}
 	}
-	s.Missing, s.Unrecorded = missing.node, v.surplus.Lines(v.linkName)
+	for _, link := range links {
+		s.Links = append(s.Links, v.linkStatus(link, missing))
+	}
+	for a, f := range egress.Flows(v.attached...) {
+		s.Pods = append(s.Pods, v.podStatus(a, f, missing))
+	}
+	s.Missing, s.Unrecorded = missing[uint32(0)], v.Surplus.Lines(v.name)
 	for _, d := range v.unknown.Damaged {
 		s.Unread = append(s.Unread, d.Error())
 	}
@@ -83,16 +82,16 @@ func (v *view) status() status.Status {
 	for _, l := range v.unmarked {
 		s.Missing = append(s.Missing, fmt.Sprintf("net.ipv4.conf.%s.src_valid_mark=1", l.Name))
 	}
-	if v.forAllLinks {
+	if v.UnmarkAll {
 		s.Unrecorded = append(s.Unrecorded, "net.ipv4.conf.all.src_valid_mark=1")
 	}
 	for _, err := range v.unread {
 		s.Unread = append(s.Unread, err.Error())
 	}
-	s.InTheWay = v.inTheWay
+	s.InTheWay = inTheWay
 	s.Dropped, s.Forged = v.drops(v.classified.Dropped), v.drops(v.classified.Forged)
 	s.Probe = v.probe.status()
-	if s.Probe == nil && v.probe.have.Stands() {
+	if s.Probe == nil && v.probe.have.Exists() {
 		s.Unrecorded = append(s.Unrecorded, "table ip6 egress_ip_probe")
 	}
 	return status.New(s)
@@ -101,53 +100,29 @@ func (v *view) status() status.Status {
 func (v *view) drops(all []kernel.Drop) []status.Drop {
 	var drops []status.Drop
 	for _, d := range all {
-		drops = append(drops, status.Drop{Address: d.Pod, Link: v.linkName(d.Link), Counter: statusCounter(d.Counter), Seconds: int(d.Last.Seconds())})
+		drops = append(drops, status.Drop{Address: d.Pod, Link: v.name(d.Link), Counter: status.Counter(d.Counter), Seconds: int(d.Last.Seconds())})
 	}
 	return drops
 }
 
-// missingOf is what is missing, by whose it is.
-type missingOf struct {
-	pods  map[netip.Addr][]string
-	links map[uint32][]string // by table
-	node  []string
-}
-
-// attribute finds out whose each missing thing is.
-func (v *view) attribute() missingOf {
-	m := missingOf{pods: map[netip.Addr][]string{}, links: map[uint32][]string{}}
-	missing := v.missing
-	missing.Addresses = slices.Concat(missing.Addresses, v.absent)
-	for _, item := range missing.Items(v.attached) {
-		line := item.Describe(v.linkName)
-		switch {
-		case len(item.Pods) > 0:
-			for _, pod := range item.Pods {
-				m.pods[pod] = append(m.pods[pod], line)
-			}
-		case item.Table != 0:
-			m.links[item.Table] = append(m.links[item.Table], line)
-		default:
-			m.node = append(m.node, line)
+// attribute says whose each missing thing is: a pod's, by its address, a link's, by its table, or,
+// by table 0, the node's.
+func (v *view) attribute() map[any][]string {
+	missing := map[any][]string{}
+	of := v.Missing
+	of.Addresses = slices.Concat(of.Addresses, v.absent)
+	for _, item := range of.Items(v.attached) {
+		for _, pod := range item.Pods {
+			missing[pod] = append(missing[pod], item.Describe(v.name))
+		}
+		if len(item.Pods) == 0 {
+			missing[item.Table] = append(missing[item.Table], item.Describe(v.name))
 		}
 	}
-	return m
+	return missing
 }
 
-// recordedLinks returns the names of the links that pods are recorded on.
-func (v *view) recordedLinks() []string {
-	var names []string
-	for _, a := range v.attached {
-		for _, f := range a.Flows {
-			if !slices.Contains(names, f.Link) {
-				names = append(names, f.Link)
-			}
-		}
-	}
-	return names
-}
-
-func (v *view) linkStatus(name string, missing missingOf) status.Link {
+func (v *view) linkStatus(name string, missing map[any][]string) status.Link {
 	l, _ := v.link(name)
 	s := status.Link{Name: name, Index: l.Index, State: status.LinkUp}
 	switch {
@@ -173,7 +148,7 @@ func (v *view) linkStatus(name string, missing missingOf) status.Link {
 				tables = append(tables, f.Table)
 			}
 			if was := v.recorded[i].Flows[j].Index; was != f.Index && len(s.Missing) == 0 {
-				s.Missing = append(s.Missing, fmt.Sprintf("its ifindex is %d, and %d is recorded: it was created anew", f.Index, was))
+				s.Missing = append(s.Missing, fmt.Sprintf("its ifindex is %d, and %d is recorded: it was created again", f.Index, was))
 			}
 		}
 		if on {
@@ -181,7 +156,7 @@ func (v *view) linkStatus(name string, missing missingOf) status.Link {
 		}
 	}
 	for _, table := range tables {
-		s.Missing = append(s.Missing, missing.links[table]...)
+		s.Missing = append(s.Missing, missing[table]...)
 		for _, family := range egress.Families {
 			if r, ok := v.defaultRoute(table, family); ok {
 				s.Defaults = append(s.Defaults, r)
@@ -194,7 +169,7 @@ func (v *view) linkStatus(name string, missing missingOf) status.Link {
 // defaultRoute returns the default that counts in a link's table, as `ip route` has it.
 func (v *view) defaultRoute(table uint32, family egress.Family) (string, bool) {
 	var best egress.Route
-	for _, r := range v.have.Routes {
+	for _, r := range v.Have.Routes {
 		if r.Table == table && r.Family() == family && r.Dst.Bits() == 0 && r.Type == egress.Unicast &&
 			(!best.Dst.IsValid() || r.Metric < best.Metric) {
 			best = r
@@ -206,7 +181,7 @@ func (v *view) defaultRoute(table uint32, family egress.Family) (string, bool) {
 	return "default", best.Dst.IsValid()
 }
 
-func (v *view) podStatus(a egress.Attachment, f, recorded egress.Flow, missing missingOf) status.Pod {
+func (v *view) podStatus(a egress.Attachment, f egress.Flow, missing map[any][]string) status.Pod {
 	s := status.Pod{
 		Namespace: a.PodNamespace, Name: a.PodName, ContainerID: a.ContainerID, Interface: a.IfName,
 		Address: f.Pod, EgressAddress: f.Address, Link: f.Link, Since: a.Since,
@@ -216,21 +191,21 @@ func (v *view) podStatus(a egress.Attachment, f, recorded egress.Flow, missing m
 		s.Missing = []string{"its address, which another pod has by now"}
 		return s
 	}
-	s.Missing = missing.pods[f.Pod]
+	s.Missing = missing[f.Pod]
 	if c, ok := v.classified.Sent[f.Pod]; ok {
-		sent := statusCounter(c)
+		sent := status.Counter(c)
 		s.Sent = &sent
 	}
 	return s
 }
 
 func (p probeView) status() *status.Probe {
-	if !p.Stands() {
+	if !p.Exists() {
 		return nil
 	}
 	s := &status.Probe{
 		Links: p.Links, Source: p.Source, Translated: p.Translated,
-		In: statusCounter(p.have.In), Out: statusCounter(p.have.Out),
+		In: status.Counter(p.have.In), Out: status.Counter(p.have.Out),
 	}
 	switch {
 	case p.foreign:
@@ -239,19 +214,4 @@ func (p probeView) status() *status.Probe {
 		s.Missing = []string{"table ip6 egress_ip_probe as it should be"}
 	}
 	return s
-}
-
-func statusCounter(c kernel.Counter) status.Counter {
-	return status.Counter{Packets: c.Packets, Bytes: c.Bytes}
-}
-
-// linkName names the link with an ifindex, see [egress.LinkName].
-func (v *view) linkName(index int) string {
-	if i := slices.IndexFunc(v.links, func(l egress.Link) bool { return l.Index == index }); i >= 0 {
-		return v.links[i].Name
-	}
-	if name, ok := v.names[index]; ok {
-		return name
-	}
-	return egress.Unnamed(index)
 }

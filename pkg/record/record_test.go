@@ -217,7 +217,7 @@ func TestUnread(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, sound, hidden := newStore(t), attachment(1), attachment(2)
-			table := egress.Table{TableSpec: egress.TableSpec{Table: 1134, Link: "enp7s0", Index: 134, Family: egress.IPv4}}
+			table := egress.Table{Table: 1134, Link: "enp7s0", Index: 134, Family: egress.IPv4}
 			links := []MarkedLink{{Index: 134, Name: "enp7s0"}}
 			probe := Probe{Probe: egress.Probe{Links: []string{"eth0"}}, Follow: true}
 			for _, err := range []error{
@@ -327,7 +327,7 @@ func TestNextVersion(t *testing.T) {
 	t.Parallel()
 	s, a := newStore(t), attachment(1)
 	require.NoError(t, s.Put(a))
-	table := egress.Table{TableSpec: egress.TableSpec{Table: 1134, Link: "enp7s0", Index: 134, Family: egress.IPv4}}
+	table := egress.Table{Table: 1134, Link: "enp7s0", Index: 134, Family: egress.IPv4}
 	require.NoError(t, s.PutTable(table))
 	require.NoError(t, s.PutCluster(a.ClusterCIDRs))
 	probe := Probe{Probe: egress.Probe{Links: []string{"eth0"}}, Follow: true}

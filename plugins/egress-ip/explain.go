@@ -150,7 +150,7 @@ func lines(w egress.Way) []line {
 
 func markText(w egress.Way) string {
 	switch m := w.Marking; {
-	case !m.Stands:
+	case !m.Exists:
 		return "none: table inet egress_ip is not there"
 	case m.Altered != "":
 		return fmt.Sprintf("not known: chain %s of table inet egress_ip is not as egress-ip makes it; taken for %#x", m.Altered, m.Mark)
@@ -174,7 +174,7 @@ func ruleLines(w egress.Way, ip string) []line {
 	var lines []line
 	for _, s := range w.Steps {
 		switch {
-		case s.Rule.Goto != 0:
+		case s.Rule.Goto != 0 || s.Rule.Refuses != 0:
 			lines = append(lines, line{"rule", s.Rule.String(), ip + " rule"})
 		case s.Rule.Table == 0 || s.Route.Type == 0 && s.Rule.Table != w.Flow.Table:
 		default:

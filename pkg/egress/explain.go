@@ -8,6 +8,185 @@ import (
 	"strings"
 )
 
+// Way is the way of the first packet of a connection that an annotated pod opens,
+// and what it depends on.
+type Way struct {
+	Attachment
+	Flow        Flow // zero: the pod has no egress in the destination's family
+	Service     Service
+	Packet      Packet // to the Service's backend, if there is one
+	Marking     Marking
+	NodeRules   []Rule // all that the node has, in the kernel's order
+	Steps       []Step // those that the packet meets, to the one that decides
+	Answer      Answer
+	Translation Translation // by the link of the answer
+	Link        Link        // the flow's; zero: it is not there
+	HasAddress  bool        // the link has the egress address
+}
+
+// Service is one of IPVS, which translates its address to that of a backend: the packet's
+// destination. The zero Service is none.
+type Service struct {
+	Address           netip.Addr
+	Backend, Backends int // which of how many the packet is for, from 1
+}
+
+// Step is a rule that a packet meets, and what the rule's table has for it.
+type Step struct {
+	Rule  Rule
+	Route Route // zero: nothing
+	Link  string
+}
+
+// Decides reports whether the packet goes no further.
+func (s Step) Decides() bool {
+	switch s.Route.Type {
+	case 0, Throw:
+		return false
+	case Unreachable, Prohibit, Blackhole:
+		return true
+	}
+	return s.Route.Dst.Bits() >= s.Rule.MinBits
+}
+
+// Refusal is why the kernel does not route a packet.
+type Refusal uint8
+
+// The refusals that the kernel's errors tell apart.
+const (
+	RefusedUnreachable Refusal = iota + 1 // EHOSTUNREACH
+	RefusedNoRoute                        // ENETUNREACH
+	RefusedProhibited                     // EACCES
+	RefusedInvalid                        // EINVAL
+	RefusedReversePath                    // EXDEV; later kernels say EINVAL
+)
+
+// String says what the refusal can mean.
+func (r Refusal) String() string {
+	switch r {
+	case RefusedUnreachable:
+		return "unreachable"
+	case RefusedNoRoute:
+		return "no route"
+	case RefusedProhibited:
+		return "prohibited"
+	case RefusedReversePath:
+		return "dropped by the reverse path filter"
+	}
+	return "dropped: a blackhole route, or the reverse path filter"
+}
+
+// Answer is what the kernel's own lookup says of a packet.
+type Answer struct {
+	Refusal Refusal // zero: Route is the way
+	Route
+	LinkName string // of Route.Link
+}
+
+// agrees reports whether the answer is that of the rule and route; the zero Step is
+// that none decides.
+func (a Answer) agrees(s Step) bool {
+	switch a.Refusal {
+	case 0:
+		return s.Rule.Table == a.Table && s.Route.Type == a.Type
+	case RefusedUnreachable:
+		return s.Route.Type == Unreachable
+	case RefusedProhibited:
+		return s.Route.Type == Prohibit
+	case RefusedNoRoute:
+		return s.Route.Type == 0
+	}
+	return s.Route.Type == Blackhole
+}
+
+// Marking is what the table inet egress_ip does with the first packet of a
+// connection that a pod opens.
+type Marking struct {
+	Exists  bool   // the table does
+	Altered string // a chain of it that is not as egress-ip makes it; what it does is not known
+	Element bool   // map out4 or out6 has the pod
+	Chain   string // by which the mark is; empty: by none
+	Cluster bool   // the destination never leaves by the link
+	Set     string // which has the destination, where Cluster is true
+	Mark    uint32
+	ToPod   bool // the destination is an annotated pod of the node, whatever networks are the cluster's
+	Guarded bool // what is marked for a link leaves by it, with an egress address, or is dropped
+	Known   bool // map guard4 or guard6 has the pod, so also what has no link's mark is
+}
+
+// Translation is what the table inet egress_ip does with the source of a packet
+// that leaves by a link.
+type Translation struct {
+	Altered string // as in Marking
+	// Source is the new one; zero: this table does not translate.
+	Source netip.Addr
+}
+
+// HasEgress reports whether the pod has egress in the destination's family.
+func (w Way) HasEgress() bool { return w.Flow.Pod.IsValid() }
+
+// Decided returns the step that decides, as far as the rules can be followed; the
+// zero Step where none does.
+func (w Way) Decided() Step {
+	if n := len(w.Steps); n > 0 && w.Steps[n-1].Decides() {
+		return w.Steps[n-1]
+	}
+	return Step{}
+}
+
+// Agrees reports whether the rules, as far as they can be followed, lead to the
+// kernel's answer.
+func (w Way) Agrees() bool { return w.Answer.agrees(w.Decided()) }
+
+// Unfollowed returns the rules before the one that decides that may take the pod's packets
+// elsewhere, by selectors that are not known here. Where the way does not agree they are all that
+// may have taken this one.
+func (w Way) Unfollowed() []Rule {
+	var rules []Rule
+	agrees, last := w.Agrees(), w.Decided().Rule
+	for _, r := range w.NodeRules {
+		if agrees && last.Table != 0 && r.Priority > last.Priority {
+			break
+		}
+		if r.More != "" && r.MayMatch(w.Packet) {
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}
+
+// Cluster reports whether the destination is one that never leaves by the egress
+// link, and by what the kernel knows it.
+func (w Way) Cluster() (by string, is bool) {
+	if w.Answer.Refusal == 0 && w.Answer.Type != Unicast {
+		return fmt.Sprintf("%s is the node's own", w.Packet.To), true
+	}
+	if w.Marking.Cluster && (w.Decided().Rule.Table != w.Flow.Table || !w.HasEgress()) {
+		return fmt.Sprintf("%s is in the set %s", w.Packet.To, w.Marking.Set), true
+	}
+	if !w.HasEgress() {
+		return "", false
+	}
+	for _, s := range w.Steps {
+		ofCluster := slices.Contains(w.clusterRules(w.Flow.Family()), s.Rule)
+		switch {
+		case ofCluster && s.Rule.Goto != 0:
+			return fmt.Sprintf("the rule `%s` is for it", s.Rule), true
+		case ofCluster && s.Decides() && w.Answer.Link != w.Flow.Index:
+			return fmt.Sprintf("main has `%s`", s.Route.Text(s.Link)), true
+		case s.Rule.Table == w.Flow.Table && s.Route.Type == Throw && (w.Marking.ToPod || !w.Marking.Guarded):
+			return fmt.Sprintf("table %d has `%s`", w.Flow.Table, s.Route.Text("")), true
+		}
+	}
+	return "", false
+}
+
+func (w Way) isOurs(r Rule) bool {
+	return w.HasEgress() && slices.Contains(w.Attachment.Rules(w.Flow), r)
+}
+
+func (w Way) hasRule(r Rule) bool { return slices.Contains(w.NodeRules, r) }
+
 // Verdict says whether a packet goes as the pod's annotation says.
 type Verdict struct {
 	Right bool
@@ -112,7 +291,7 @@ func (w Way) causes() []cause {
 	if c, is := w.linkCause(); is {
 		causes = append(causes, c)
 	}
-	if !w.Stands {
+	if !w.HasAddress {
 		c := cause{fmt.Sprintf("%s is not on %s (`ip address show %s`), so no answer comes back", w.Flow.Address, w.Flow.Link, w.Flow.Link), resync}
 		if !w.Flow.OwnsAddress && len(w.OwnNetworks) == 0 {
 			c.remedy = "add it to the link, where it was before egress-ip used it"
@@ -125,7 +304,7 @@ func (w Way) causes() []cause {
 func (w Way) sourceCause() cause {
 	element := fmt.Sprintf("%s . %q", w.Flow.Pod, w.Flow.Link)
 	switch snat := fmt.Sprintf("map snat%d of table inet egress_ip", w.Flow.Family()); {
-	case !w.Marking.Stands:
+	case !w.Marking.Exists:
 		return cause{"table inet egress_ip is not there", resync}
 	case w.Translation.Source.IsValid():
 		return cause{fmt.Sprintf("%s has %s : %s", snat, element, w.Translation.Source), resync}
@@ -170,14 +349,11 @@ func (w Way) ruleCause() (c cause, is bool) {
 	return cause{}, false
 }
 
-// Obstacle is what leads packets of a flow elsewhere than by its link.
-type Obstacle struct{ Text string }
-
 // Leaves reports whether the packet leaves by the flow's link.
 func (w Way) Leaves() bool { return w.Answer.Refusal == 0 && w.Answer.Link == w.Flow.Index }
 
 // Obstacle says why the packet does not leave by the flow's link, whatever its mark.
-func (w Way) Obstacle() Obstacle {
+func (w Way) Obstacle() string {
 	c := otherwise
 	if !w.Agrees() {
 		c = w.disagreementCause()
@@ -190,14 +366,14 @@ func (w Way) Obstacle() Obstacle {
 			}
 		}
 	}
-	return Obstacle{fmt.Sprintf("packets of %s to outside the cluster would not leave by %s: %s; %s", w.Flow.Pod, w.Flow.Link, c.what, c.remedy)}
+	return fmt.Sprintf("packets of %s to outside the cluster would not leave by %s: %s; %s", w.Flow.Pod, w.Flow.Link, c.what, c.remedy)
 }
 
 // AnswerObstacle says that answers which come back by the flow's link do not get to the pod.
 // The way's packet is one.
-func (w Way) AnswerObstacle() Obstacle {
-	return Obstacle{fmt.Sprintf("answers to %s that come by %s, which is in a VRF, would not get to it: the packet %s; see `ip rule`, and `ip route get %s from %s iif %s mark %#x`",
-		w.Packet.To, w.Packet.In, w.going(), w.Packet.To, w.Packet.Source, w.Packet.In, w.Packet.Mark)}
+func (w Way) AnswerObstacle() string {
+	return fmt.Sprintf("answers to %s that come by %s, which is in a VRF, would not get to it: the packet %s; see `ip rule`, and `ip route get %s from %s iif %s mark %#x`",
+		w.Packet.To, w.Packet.In, w.going(), w.Packet.To, w.Packet.Source, w.Packet.In, w.Packet.Mark)
 }
 
 // disagreementCause says why the kernel's answer may not be what the rules lead to.
@@ -210,7 +386,7 @@ func (w Way) disagreementCause() cause {
 	in, a := w.Packet.In, w.Answer
 	switch ipv4 := w.Flow.Family() == IPv4; {
 	case len(rules) > 0:
-		return cause{"a rule decides that has selectors or an action beyond source, destination, mark and link", "see " + strings.Join(rules, ", ")}
+		return cause{"a rule decides that has selectors beyond source, destination, mark and link", "see " + strings.Join(rules, ", ")}
 	case ipv4 && a.Refusal == RefusedUnreachable:
 		return cause{fmt.Sprintf("the link %s does not forward", in), fmt.Sprintf("set net.ipv4.conf.%s.forwarding to 1", in)}
 	case ipv4 && (a.Refusal == RefusedInvalid || a.Refusal == RefusedReversePath):
@@ -228,7 +404,7 @@ var otherwise = cause{"the kernel decides otherwise than its rules and tables re
 func (w Way) markCauses() []cause {
 	var causes []cause
 	switch m := w.Marking; {
-	case !m.Stands:
+	case !m.Exists:
 		causes = append(causes, cause{"table inet egress_ip is not there", resync})
 	case !m.Element:
 		causes = append(causes, cause{fmt.Sprintf("map out%d of table inet egress_ip has no element %s", w.Flow.Family(), w.Flow.Pod), resync})
