@@ -43,24 +43,23 @@ func readSound[T any](s Store, path string) (v T, ok bool, err error) {
 
 // Damaged returns the files of the node itself that are damaged, with why.
 func (s Store) Damaged() (map[string]error, error) {
+	files := map[string]func(Store, string) error{clusterFile: try[cluster], probeFile: try[Probe], markedFile: try[marked]}
+	paths, err := s.tables()
+	for _, path := range paths {
+		files[path] = try[egress.Table]
+	}
 	damaged := map[string]error{}
-	note := func(path string, err error) {
-		if errors.Is(err, ErrDamaged) {
+	for path, try := range files {
+		if err := try(s, path); errors.Is(err, ErrDamaged) {
 			damaged[path] = errors.Unwrap(err)
 		}
 	}
-	paths, err := s.tables()
-	for _, path := range paths {
-		_, _, err := read[egress.Table](s, path)
-		note(path, err)
-	}
-	_, _, errCluster := read[cluster](s, clusterFile)
-	note(clusterFile, errCluster)
-	_, _, errProbe := read[Probe](s, probeFile)
-	note(probeFile, errProbe)
-	_, _, errMarked := read[marked](s, markedFile)
-	note(markedFile, errMarked)
 	return damaged, err
+}
+
+func try[T any](s Store, path string) error {
+	_, _, err := read[T](s, path)
+	return err
 }
 
 func table(id uint32, f egress.Family) string {
