@@ -188,40 +188,6 @@ func TestEnded(t *testing.T) {
 	require.Len(t, of, 1)
 }
 
-// TestShape: one attachment speaks for others that need the same beside what is their own, and
-// for no other.
-func TestShape(t *testing.T) {
-	t.Parallel()
-	shape := func(a egress.Attachment) string {
-		text, err := a.Shape()
-		require.NoError(t, err)
-		return text
-	}
-	first, second := twoPods()[0], twoPods()[1]
-	second.Counters = false
-	for i := range second.Flows {
-		second.Flows[i].MAC = ""
-	}
-	require.Equal(t, shape(first), shape(second))
-	for name, change := range map[string]func(a *egress.Attachment){
-		"address": func(a *egress.Attachment) { a.Flows[0].Address = addr("192.168.124.98") },
-		"link":    func(a *egress.Attachment) { a.Flows[0].Index++ },
-		"table":   func(a *egress.Attachment) { a.Flows[0].Table++ },
-		"bridge":  func(a *egress.Attachment) { a.Flows[0].MAC = "02:00:00:00:00:05" },
-		"nowhere": func(a *egress.Attachment) { a.Flows[0].In = 0 },
-		"VRF":     func(a *egress.Attachment) { a.Flows[0].VRFRule = 1000 },
-		"family":  func(a *egress.Attachment) { a.Flows = a.Flows[:1] },
-		"cluster": func(a *egress.Attachment) { a.ClusterCIDRs = a.ClusterCIDRs[:1] },
-		"rules":   func(a *egress.Attachment) { a.RulePriority++ },
-	} {
-		t.Run(name, func(t *testing.T) {
-			changed := twoPods()[0]
-			change(&changed)
-			require.NotEqual(t, shape(first), shape(changed))
-		})
-	}
-}
-
 // TestChains: what links have, each before what goes to it, and whence they know the cluster.
 func TestChains(t *testing.T) {
 	t.Parallel()
