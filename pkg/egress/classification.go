@@ -230,18 +230,21 @@ func ClusterElements(networks []netip.Prefix) []Element {
 	return elements
 }
 
-// linkChains returns the chains that a flow's link has, each before those that go to it, where these
-// sets have the destinations that stay off the link.
-func (a Attachment) linkChains(f Flow, cluster4, cluster6 string) []Chain {
-	asking := Chain{Cluster4: cluster4, Cluster6: cluster6}
-	exit, out := asking, asking
-	exit.Name, out.Name = linkChain(exitPrefix, f.Index), linkChain(a.checked(f), f.Index)
-	out.Mark, out.Mask = f.Mark, a.MarkMask
+// linkChains returns the chains that a flow's link has, each before those that go to it. Asking has
+// the sets of the destinations that stay off the link.
+func (a Attachment) linkChains(f Flow, asking Chain) []Chain {
+	asking.Name = linkChain(exitPrefix, f.Index)
 	return []Chain{
 		{Name: linkChain(markPrefix, f.Index), Mark: f.Mark, Mask: a.MarkMask},
 		{Name: linkChain(backPrefix, f.Index), Mark: f.Mark, Mask: a.MarkMask},
-		exit, out,
+		asking,
 	}
+}
+
+// outChain returns the one that classifies what the pod sends by a flow.
+func (a Attachment) outChain(f Flow, asking Chain) Chain {
+	asking.Name, asking.Mark, asking.Mask = linkChain(a.checked(f), f.Index), f.Mark, a.MarkMask
+	return asking
 }
 
 // withShared returns the chains of links with those that all share around them, each before those

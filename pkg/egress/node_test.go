@@ -20,7 +20,7 @@ func TestRelocate(t *testing.T) {
 	stays, moved := on("enp8s0", 135, 1135, 0x02000000), on("enp7s0", 140, 1140, 0x01000000)
 	for name, tt := range map[string]struct{ have, want []egress.Flow }{
 		"where it was":            {[]egress.Flow{stays}, []egress.Flow{stays}},
-		"link created again":       {[]egress.Flow{on("enp7s0", 134, 1134, 0x01000000), stays}, []egress.Flow{moved, stays}},
+		"link created again":      {[]egress.Flow{on("enp7s0", 134, 1134, 0x01000000), stays}, []egress.Flow{moved, stays}},
 		"back to a lower ifindex": {[]egress.Flow{on("enp8s0", 200, 1200, 0x02000000)}, []egress.Flow{stays}},
 		"renamed":                 {[]egress.Flow{on("eth7", 140, 1140, 0x01000000), stays}, []egress.Flow{moved, stays}},
 		"link gone":               {[]egress.Flow{on("enp9s0", 136, 1136, 0x03000000)}, []egress.Flow{on("enp9s0", 136, 1136, 0x03000000)}},

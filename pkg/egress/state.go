@@ -32,22 +32,21 @@ func Desired(attachments []Attachment, facts Facts) State {
 	s := State{Rules: make([]Rule, 0, flows+shared), Routes: make([]Route, 0, flows+shared), Elements: make([]Element, 0, elementsOfFlow*flows+shared)}
 	var (
 		known   = map[Rule][]netip.Prefix{} // by a link's rule: the cluster networks beside it
-		shapes  = map[flowShape]bool{}      // of flows that need the same, their own aside
-		seen    = map[any]bool{}            // what is shared, or its key
 		throws  []Route                     // pods' own
-		links   []Element
-		exits   []Element // and what else there is of each egress address
+		egress  []Element                   // what there is of links and of egress addresses
 		cluster = ClusterElements(facts.Cluster)
 		last    Attachment
+
+		// What has been seen of what is shared.
+		tables         = map[TableKey]bool{}
+		owned, leaving = map[Address]bool{}, map[Address]bool{}
+		arrived        = map[netip.Addr]bool{}
+		links          = map[int]bool{}
+		outs           = map[outKey]bool{}
 	)
-	first := func(key any) bool {
-		was := seen[key]
-		seen[key] = true
-		return !was
-	}
 	arrive := func(a Address) {
-		if !a.Address.IsLinkLocalUnicast() && first(a.Address) {
-			exits = append(exits, arrivedElement(a))
+		if !a.Address.IsLinkLocalUnicast() && first(arrived, a.Address) {
+			egress = append(egress, arrivedElement(a))
 		}
 	}
 	for a, f := range OwnFlows(attachments) {
@@ -58,29 +57,24 @@ func Desired(attachments []Attachment, facts Facts) State {
 		}
 		s.Rules = append(s.Rules, a.SourceRule(f))
 		throws = append(throws, f.PodThrow())
-		s.Elements = a.elements(f, facts.Without[f.Pod], s.Elements)
-		shape := flowShape{a.shape(f), a.checked(f)}
-		if shapes[shape] {
-			continue
-		}
-		shapes[shape] = true
-		if first(f.TableKey()) {
+		if first(tables, f.TableKey()) {
 			s.Routes = append(s.Routes, facts.routes(a.Table(f))...)
 		}
-		if at := f.HostAddress(); f.OwnsAddress && first(at) {
-			s.Addresses = append(s.Addresses, at)
+		if f.OwnsAddress && first(owned, f.HostAddress()) {
+			s.Addresses = append(s.Addresses, f.HostAddress())
 		}
-		for _, c := range a.linkChains(f, facts.clusterSet(IPv4, f.Index), facts.clusterSet(IPv6, f.Index)) {
-			if first(c.Name) {
-				s.Chains = append(s.Chains, c)
-			}
+		s.Elements = a.elements(f, facts.Without[f.Pod], s.Elements)
+		if first(links, f.Index) {
+			s.Chains = append(s.Chains, a.linkChains(f, facts.asking(f.Index))...)
+			egress = append(egress, Element{Set: LinkSet, Link: f.Index})
 		}
-		if e := (Element{Set: LinkSet, Link: f.Index}); first(e) {
-			links = append(links, e)
+		if first(outs, outKey{f.Index, a.checked(f)}) {
+			s.Chains = append(s.Chains, a.outChain(f, facts.asking(f.Index)))
 		}
-		if e := (Element{Set: f.Family().Exit(), Link: f.Index, Address: f.Address}); first(e) {
+		if first(leaving, f.HostAddress()) {
 			// What arrives with an egress address as its source is forged.
-			exits = append(exits, e, Element{Set: f.Family().Out(), Address: f.Address, Chain: Forged})
+			egress = append(egress,
+				Element{Set: f.Family().Exit(), Link: f.Index, Address: f.Address}, Element{Set: f.Family().Out(), Address: f.Address, Chain: Forged})
 			arrive(f.HostAddress())
 		}
 	}
@@ -89,7 +83,7 @@ func Desired(attachments []Attachment, facts Facts) State {
 		return s
 	}
 	for _, a := range facts.Addresses {
-		if seen[Element{Set: LinkSet, Link: a.Index}] {
+		if links[a.Index] {
 			arrive(a.At())
 		}
 	}
@@ -103,13 +97,21 @@ func Desired(attachments []Attachment, facts Facts) State {
 		}
 	}
 	s.Chains = withShared(s.Chains, last)
-	s.Elements = slices.Concat(s.Elements, cluster, []Element{UnmarkedElement()}, links, exits)
+	s.Elements = slices.Concat(s.Elements, cluster, []Element{UnmarkedElement()}, egress)
 	return s
 }
 
-type flowShape struct {
-	Flow
+// outKey tells apart the chains that classify what pods send.
+type outKey struct {
+	link    int
 	checked string
+}
+
+// first reports whether a key is new, and notes it.
+func first[K comparable](seen map[K]bool, key K) bool {
+	was := seen[key]
+	seen[key] = true
+	return !was
 }
 
 // routes returns those of a table, pods' own throws aside, the closing one first.
@@ -127,6 +129,11 @@ func (facts Facts) clusterSet(f Family, link int) string {
 		return f.Cluster()
 	}
 	return f.ClusterOf(link)
+}
+
+// asking is what a chain has that asks whether a destination stays off a link.
+func (facts Facts) asking(link int) Chain {
+	return Chain{Cluster4: facts.clusterSet(IPv4, link), Cluster6: facts.clusterSet(IPv6, link)}
 }
 
 // Less returns what is in s and not in other, and what is in other and not in s.
@@ -157,7 +164,25 @@ func own[T Object](all []T) []T {
 }
 
 // difference returns what is in a alone and in b alone, each in its order.
-func difference[T comparable](a, b []T) (onlyA, onlyB []T) { return Missing(a, b), Missing(b, a) }
+func difference[T comparable](a, b []T) (onlyA, onlyB []T) {
+	inBoth := make(map[T]bool, len(a))
+	for _, v := range a {
+		inBoth[v] = false
+	}
+	for _, v := range b {
+		if _, ok := inBoth[v]; ok {
+			inBoth[v] = true
+		} else {
+			onlyB = append(onlyB, v)
+		}
+	}
+	for _, v := range a {
+		if !inBoth[v] {
+			onlyA = append(onlyA, v)
+		}
+	}
+	return onlyA, onlyB
+}
 
 // Missing returns what is in want and not in have, in want's order.
 func Missing[T comparable](want, have []T) []T {
