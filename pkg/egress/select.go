@@ -130,7 +130,7 @@ func (s selection) linkFor(address netip.Addr) (Link, error) {
 		// Only a link that the pod may not mean makes it a foreign address.
 		if a.Network.Addr() == address {
 			if link, ok := s.node.Link(a.Index); ok && !s.admits(link) {
-				return Link{}, s.errorf("%s stands on the node's link %s, which egress must not take it from; choose a free address", address, link.Name)
+				return Link{}, s.errorf("%s is an address of the node's link %s, which egress must not take it from; choose a free address", address, link.Name)
 			}
 		}
 	}
@@ -379,7 +379,7 @@ func (s selection) checkAllowed(link Link, address netip.Addr) error {
 	}
 	switch {
 	case entries == 0:
-		return s.errorf("egress-ip's configuration allows nobody to use the link %s; add allow to its entry in links", link.Name)
+		return s.errorf("egress-ip's configuration allows no namespace to use the link %s; add allow to its entry in links", link.Name)
 	case !namespaceListed:
 		return s.errorf("egress-ip's configuration does not allow %s to use the link %s; list it in allow[].namespaces", namespace, link.Name)
 	}
@@ -400,7 +400,7 @@ func (s selection) checkHost(link Link, address netip.Addr) error {
 			if other, ok := s.node.Link(a.Index); ok {
 				name = other.Name
 			}
-			return s.errorf("%s stands on another link of this node, %s; choose a free address", address, name)
+			return s.errorf("%s is an address of another link of this node, %s; choose a free address", address, name)
 		}
 		if a.Index != link.Index || !a.Network.Contains(address) || a.Network.Bits() >= address.BitLen()-1 {
 			continue

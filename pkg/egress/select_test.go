@@ -91,13 +91,13 @@ func (in *input) link(name string) *egress.Link {
 	panic("no link " + name)
 }
 
-// free is the flow to a free address of enp7s0, standing the one to an address
-// that stands there already; on8 is a flow on enp8s0 instead.
+// free is the flow to a free address of enp7s0, existing the one to an address
+// that it has already; on8 is a flow on enp8s0 instead.
 func free(pod, address string) egress.Flow {
 	return egress.Flow{Pod: addr(pod), Address: addr(address), Link: "enp7s0", Index: enp7s0, Table: 1000 + enp7s0, OwnsAddress: true}
 }
 
-func standing(pod, address string) egress.Flow {
+func existing(pod, address string) egress.Flow {
 	f := free(pod, address)
 	f.OwnsAddress = false
 	return f
@@ -227,17 +227,17 @@ func TestSelect(t *testing.T) {
 		},
 
 		// Which address.
-		"an address that stands on the link stays there": {
+		"an address that the link has stays there": {
 			func(in *input) { in.ask("192.168.124.2") },
-			[]egress.Flow{standing("10.244.1.5", "192.168.124.2")},
+			[]egress.Flow{existing("10.244.1.5", "192.168.124.2")},
 		},
 		"an administrator's second address stays there": {
 			func(in *input) { in.ask("192.168.124.99"); in.has(notOrdinary(enp7s0, "192.168.124.99/24")) },
-			[]egress.Flow{standing("10.244.1.5", "192.168.124.99")},
+			[]egress.Flow{existing("10.244.1.5", "192.168.124.99")},
 		},
 		"an address that is alone on the link stays there": {
 			func(in *input) { in.ask("203.0.113.9"); in.has(own(enp7s0, "203.0.113.9/32")) },
-			[]egress.Flow{standing("10.244.1.5", "203.0.113.9")},
+			[]egress.Flow{existing("10.244.1.5", "203.0.113.9")},
 		},
 		"an address that egress-ip has put there goes with its last pod": {
 			func(in *input) { in.ask("192.168.124.99"); in.has(ours(enp7s0, "192.168.124.99")) },
@@ -270,15 +270,15 @@ func TestSelect(t *testing.T) {
 		// The link annotation alone.
 		"the link's own addresses": {
 			func(in *input) { in.askLink("enp7s0") },
-			[]egress.Flow{standing("10.244.1.5", "192.168.124.2"), standing("fd00:244::5", "fd00:124::2")},
+			[]egress.Flow{existing("10.244.1.5", "192.168.124.2"), existing("fd00:244::5", "fd00:124::2")},
 		},
 		"the link's own address of the pod's only family": {
 			func(in *input) { in.askLink("enp7s0"); in.pod("fd00:244::5") },
-			[]egress.Flow{standing("fd00:244::5", "fd00:124::2")},
+			[]egress.Flow{existing("fd00:244::5", "fd00:124::2")},
 		},
 		"a family for which the link has no address is left alone": {
 			func(in *input) { in.askLink("enp8s0") },
-			[]egress.Flow{on8(standing("10.244.1.5", "192.168.125.2"))},
+			[]egress.Flow{on8(existing("10.244.1.5", "192.168.125.2"))},
 		},
 		"own, of a family that the pod lacks, need not be allowed": {
 			func(in *input) {
@@ -286,15 +286,15 @@ func TestSelect(t *testing.T) {
 				in.pod("10.244.1.5")
 				in.allow(config.Allow{Namespaces: []string{"*"}, Addresses: prefixes("192.168.124.2/32")})
 			},
-			[]egress.Flow{standing("10.244.1.5", "192.168.124.2")},
+			[]egress.Flow{existing("10.244.1.5", "192.168.124.2")},
 		},
 		"the link's own address for every pod address": {
 			func(in *input) { in.askLink("enp8s0"); in.pod("10.244.1.5", "10.244.1.6") },
-			[]egress.Flow{on8(standing("10.244.1.5", "192.168.125.2")), on8(standing("10.244.1.6", "192.168.125.2"))},
+			[]egress.Flow{on8(existing("10.244.1.5", "192.168.125.2")), on8(existing("10.244.1.6", "192.168.125.2"))},
 		},
 		"own, of several the first": {
 			func(in *input) { in.askLink("enp8s0"); in.has(own(enp8s0, "192.168.126.2/24")) },
-			[]egress.Flow{on8(standing("10.244.1.5", "192.168.125.2"))},
+			[]egress.Flow{on8(existing("10.244.1.5", "192.168.125.2"))},
 		},
 		"own, neither deprecated nor ours": {
 			func(in *input) {
@@ -303,22 +303,22 @@ func TestSelect(t *testing.T) {
 					notOrdinary(enp8s0, "192.168.125.9/24"), ours(enp8s0, "192.168.125.99"), own(enp7s0, "192.168.125.3/24"), own(enp8s0, "192.168.125.2/24"),
 				}
 			},
-			[]egress.Flow{on8(standing("10.244.1.5", "192.168.125.2"))},
+			[]egress.Flow{on8(existing("10.244.1.5", "192.168.125.2"))},
 		},
 		"own, a glob that one link matches": {
 			func(in *input) { in.askLink("*8s0") },
-			[]egress.Flow{on8(standing("10.244.1.5", "192.168.125.2"))},
+			[]egress.Flow{on8(existing("10.244.1.5", "192.168.125.2"))},
 		},
 		"own, a glob of which one link is listed": {
 			func(in *input) { in.askLink("enp*"); in.listed("enp8s0") },
-			[]egress.Flow{on8(standing("10.244.1.5", "192.168.125.2"))},
+			[]egress.Flow{on8(existing("10.244.1.5", "192.168.125.2"))},
 		},
 		"own, a glob of which one link has an address to leave with": {
 			func(in *input) {
 				in.askLink("enp*")
 				in.node.Addresses = []egress.LinkAddress{ours(enp7s0, "192.168.124.99"), notOrdinary(enp7s0, "192.168.124.2/24"), own(enp8s0, "192.168.125.2/24")}
 			},
-			[]egress.Flow{on8(standing("10.244.1.5", "192.168.125.2"))},
+			[]egress.Flow{on8(existing("10.244.1.5", "192.168.125.2"))},
 		},
 
 		// Gateways.
@@ -377,7 +377,7 @@ func TestSelect(t *testing.T) {
 		},
 		"an entry without addresses, the link's own by its name": {
 			func(in *input) { in.ask("192.168.124.2"); in.allow(config.Allow{Namespaces: []string{"payments"}}) },
-			[]egress.Flow{standing("10.244.1.5", "192.168.124.2")},
+			[]egress.Flow{existing("10.244.1.5", "192.168.124.2")},
 		},
 		"an entry without addresses, the link's second own": {
 			func(in *input) {
@@ -385,11 +385,11 @@ func TestSelect(t *testing.T) {
 				in.allow(config.Allow{Namespaces: []string{"payments"}})
 				in.has(notOrdinary(enp7s0, "192.168.124.3/24"))
 			},
-			[]egress.Flow{standing("10.244.1.5", "192.168.124.3")},
+			[]egress.Flow{existing("10.244.1.5", "192.168.124.3")},
 		},
 		"an entry without addresses, the link alone": {
 			func(in *input) { in.askLink("enp7s0"); in.allow(config.Allow{Namespaces: []string{"payments"}}) },
-			[]egress.Flow{standing("10.244.1.5", "192.168.124.2"), standing("fd00:244::5", "fd00:124::2")},
+			[]egress.Flow{existing("10.244.1.5", "192.168.124.2"), existing("fd00:244::5", "fd00:124::2")},
 		},
 		"a pod without a namespace, and *": {
 			func(in *input) { in.ask("192.168.124.99"); in.request.PodNamespace = "" },
@@ -547,25 +547,25 @@ func TestSelectRefuses(t *testing.T) {
 		},
 
 		// The address.
-		"the address stands on the uplink": {
+		"the address is on the uplink": {
 			func(in *input) { in.ask("10.0.0.4") },
-			address, "10.0.0.4", []string{"10.0.0.4 stands on the node's link eth0", "choose a free address"},
+			address, "10.0.0.4", []string{"10.0.0.4 is an address of the node's link eth0", "choose a free address"},
 		},
-		"the address stands on a link that is not the annotated one": {
+		"the address is on a link that is not the annotated one": {
 			func(in *input) { in.ask("192.168.125.2"); in.askLink("enp7s0") },
-			address, "192.168.125.2", []string{"192.168.125.2 stands on the node's link enp8s0", "choose a free address"},
+			address, "192.168.125.2", []string{"192.168.125.2 is an address of the node's link enp8s0", "choose a free address"},
 		},
-		"the address stands on another link that is listed": {
+		"the address is on another link that is listed": {
 			func(in *input) {
 				in.ask("192.168.124.99")
 				in.listed("")
 				in.has(own(enp8s0, "192.168.124.99/16"))
 			},
-			address, "192.168.124.99", []string{"192.168.124.99 stands on another link of this node, enp8s0", "choose a free address"},
+			address, "192.168.124.99", []string{"192.168.124.99 is an address of another link of this node, enp8s0", "choose a free address"},
 		},
-		"the address stands on a loopback link, which is no candidate": {
+		"the address is on a loopback link, which is no candidate": {
 			func(in *input) { in.ask("192.168.124.99"); in.has(own(lo, "192.168.124.99/32")) },
-			address, "192.168.124.99", []string{"192.168.124.99 stands on another link of this node, if1", "choose a free address"},
+			address, "192.168.124.99", []string{"192.168.124.99 is an address of another link of this node, if1", "choose a free address"},
 		},
 		"the network address": {
 			func(in *input) { in.ask("192.168.124.0") },
@@ -616,15 +616,15 @@ func TestSelectRefuses(t *testing.T) {
 		// Who may.
 		"nothing is allowed that is not listed": {
 			func(in *input) { in.ask("192.168.124.99"); in.allow() },
-			address, "192.168.124.99", []string{"allows nobody to use the link enp7s0", "add allow"},
+			address, "192.168.124.99", []string{"allows no namespace to use the link enp7s0", "add allow"},
 		},
 		"nothing is allowed, the link alone": {
 			func(in *input) { in.askLink("enp7s0"); in.allow() },
-			link, "enp7s0", []string{"allows nobody to use the link enp7s0"},
+			link, "enp7s0", []string{"allows no namespace to use the link enp7s0"},
 		},
 		"another entry allows another link": {
 			func(in *input) { in.ask("192.168.124.99"); in.config.Links[0].Allow = nil },
-			address, "192.168.124.99", []string{"allows nobody to use the link enp7s0"},
+			address, "192.168.124.99", []string{"allows no namespace to use the link enp7s0"},
 		},
 		"the namespace is not listed": {
 			func(in *input) {
@@ -713,7 +713,7 @@ func TestCheckNextHops(t *testing.T) {
 		requireAnnotation(t, err, "egress-ip.cni/address", "192.168.124.99", "192.168.124.99 is a next hop of the link enp7s0")
 	})
 	t.Run("the configured gateway is the link's own address", func(t *testing.T) {
-		err := egress.CheckNextHops(config.Request{Link: "enp7s0"}, by(standing("10.244.1.5", "192.168.124.2"), "192.168.124.2"), nil)
+		err := egress.CheckNextHops(config.Request{Link: "enp7s0"}, by(existing("10.244.1.5", "192.168.124.2"), "192.168.124.2"), nil)
 		requireAnnotation(t, err, "egress-ip.cni/link", "enp7s0", "192.168.124.2 is a next hop of the link enp7s0")
 	})
 }

@@ -74,10 +74,10 @@ func (n *Node) verify(a egress.Attachment, v view) (err error) {
 		return err
 	}
 	if len(missing) > 0 {
-		missing = []string{"not as ADD has just written it: " + strings.Join(missing, "; ") +
-			" (has something else its place, or does somebody remove it?)"}
+		found = append(found, "not as ADD has just written it: "+strings.Join(missing, "; ")+
+			" (has something else its place, or does somebody remove it?)")
 	}
-	return conflict(strings.Join(append(found, missing...), "; "), nil)
+	return conflict(strings.Join(found, "; "), nil)
 }
 
 // obstacles asks the kernel which way it routes each flow's packets, with the link's mark,

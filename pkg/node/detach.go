@@ -130,8 +130,8 @@ func (v *view) keepDeletions() {
 	v.recluster, v.unmarked, v.UnmarkAll, v.classified.Dropped, v.probe = false, nil, false, nil, probeView{right: true, recorded: true}
 }
 
-// discard clears away what a call that was killed has left beside records. It is in
-// nobody's way, so where it cannot be removed it stays.
+// discard removes what a call that was killed has left beside records. It does no harm, so where it
+// cannot be removed it stays.
 func discard(store record.Store, o egress.Owner) {
 	if !store.Abandoned(o) {
 		return
