@@ -88,17 +88,19 @@ func content(tables map[uint32]string) string {
 func isOurs() bool {
 	machine, err := isSame("/proc/thread-self/ns/net", "/proc/1/ns/net")
 	if err != nil {
-		return mountOf(directory) != mountOf("/")
+		own, errOwn := mountOf(directory)
+		root, errRoot := mountOf("/")
+		return errOwn == nil && errRoot == nil && own != root
 	}
 	shared, err := isSame(directory, "/proc/1/root"+directory)
 	return machine || err == nil && !shared || errors.Is(err, fs.ErrNotExist)
 }
 
 // mountOf returns the number of the mount that has a file.
-func mountOf(path string) uint64 {
+func mountOf(path string) (uint64, error) {
 	var s unix.Statx_t
-	_ = unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &s) // of what cannot be told nothing is written
-	return s.Mnt_id
+	err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &s)
+	return s.Mnt_id, err
 }
 
 // isSame reports whether two paths lead to the same file.
