@@ -109,6 +109,7 @@ type flooder struct {
 	connections [2]tally
 
 	frames  []nettest.Frame
+	kinds   []int // the stream of each frame
 	sender  *nettest.Sender
 	failed  error
 	running sync.WaitGroup
@@ -120,10 +121,16 @@ func (f *flooder) flood(t *testing.T, pace time.Duration) {
 	t.Helper()
 	mac, gateway := f.Link(t, "eth0").Attrs().HardwareAddr, f.cluster.Node.Link(t, f.HostLink).Attrs().HardwareAddr
 	var frames [][]byte
-	for i := range streamsOfPod * *soakBurst {
-		family := i % streamsOfPod / streamsOfFamily
+	for range *soakBurst - 1 {
+		f.kinds = append(f.kinds, 0, streamsOfFamily)
+	}
+	for i := range streamsOfPod {
+		f.kinds = append(f.kinds, i)
+	}
+	for _, i := range f.kinds {
+		family := i / streamsOfFamily
 		pod := netip.MustParseAddr(f.addresses[family])
-		protocol, transport := floodPacket(i % streamsOfPod)
+		protocol, transport := floodPacket(i)
 		frame := nettest.NewFrame(mac, gateway, pod, numberedIn(floodTo[family], f.number), protocol, transport)
 		f.frames, frames = append(f.frames, frame), append(frames, frame)
 	}
@@ -194,11 +201,9 @@ func (f *flooder) spray(ctx context.Context, pace time.Duration) error {
 		case <-timer.C:
 		}
 		load := payload{number: f.number, judged: f.begun.Load() != 0, sent: now()}
+		turn++
 		for at, frame := range f.frames {
-			i := at % streamsOfPod
-			if i == 0 {
-				turn++
-			}
+			i := f.kinds[at]
 			s := &f.streams[i]
 			if load.judged {
 				s.sequence++

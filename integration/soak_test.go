@@ -25,7 +25,7 @@ import (
 var (
 	soakFor   = flag.Duration("for", time.Minute, "how long egress-ip is measured; each of the others a tenth of it (after -args)")
 	soakRate  = flag.Int("rate", 50_000, "packets a second, of all pods together (after -args)")
-	soakBurst = flag.Int("burst", 1, "packets of each kind that a pod sends at a time (after -args)")
+	soakBurst = flag.Int("burst", 1, "packets of its one connection per address family that a pod sends at a time (after -args)")
 	soakPods  = flag.Int("pods", 12, "how many pods there are at a time (after -args)")
 	soakLog   = flag.String("log", "", "`file` to write to what has been done, with the number of the system behind its name (after -args)")
 )
@@ -109,7 +109,7 @@ func newSoak(t *testing.T, system soakSystem) *soak {
 	t.Helper()
 	return &soak{
 		cluster: newNode(t), system: system, attached: map[*flooder]bool{},
-		pace: time.Duration(float64(time.Second) * float64(streamsOfPod**soakPods**soakBurst) / float64(*soakRate)),
+		pace: time.Duration(float64(time.Second) * float64((streamsOfPod+2*(*soakBurst-1))**soakPods) / float64(*soakRate)),
 		// When the watcher thinks that somebody fights it, it looks every 30 s.
 		patience: 40 * time.Second * time.Duration(soakSlow), callTime: 25 * time.Millisecond * time.Duration(soakSlow),
 	}
