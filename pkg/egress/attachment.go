@@ -91,6 +91,8 @@ type Attachment struct {
 	// alone), whichever it has, as long as that is in one of these. None: an address is named.
 	OwnNetworks []netip.Prefix `json:"ownNetworks,omitempty"`
 	Flows       []Flow         `json:"flows"`
+	// Ending: its DEL has begun, so nothing is to exist for it. The name of its file says so.
+	Ending bool `json:"-"`
 }
 
 // Flow is one pod address and where it leaves.

@@ -20,8 +20,8 @@ import (
 //   - ADD records the attachment, its links' tables and the cluster networks, converges their
 //     scope ([Node.lookFor]), and looks again: what is missing, or in the way, fails it. Then
 //     the attachment ends as with a DEL.
-//   - DEL, GC, and an ADD for the address of a dead pod converge the scope of what ends, as if
-//     it were not recorded ([Node.lookEnding]), and remove its record last.
+//   - DEL, GC, and an ADD for the address of a dead pod record that it ends, converge the scope of
+//     that, as if it were not recorded ([Node.lookEnding]), and remove its record last.
 //   - resync, and whoever meets something broken that attachments share, converge the node
 //     ([Node.look]).
 //
@@ -120,6 +120,12 @@ func (n *Node) record(v *view) error {
 func (n *Node) forget(v *view) error {
 	if v.UnmarkAll {
 		if err := n.store.RemoveSrcValidMark(); err != nil {
+			return err
+		}
+	}
+	for _, a := range v.unfinished {
+		n.read = nil
+		if err := n.store.Remove(a); err != nil {
 			return err
 		}
 	}
@@ -257,19 +263,20 @@ type view struct {
 	whole         bool
 	name          egress.LinkName
 
-	ending    []egress.Owner
-	recorded  []egress.Attachment
-	attached  []egress.Attachment // recorded, on the links of today, and with their addresses
-	without   map[netip.Addr]bool // pod addresses whose link has no address of its own for them
-	owners    map[netip.Addr]egress.Owner
-	links     []egress.Link // that attachments are recorded on, as far as they are there
-	addresses []egress.LinkAddress
-	before    []egress.Table // as recorded
-	over      []egress.Table // of these, those that no attachment needs
-	cluster   []netip.Prefix // as configured, of the last ADD
-	recluster bool           // which is to be recorded
-	unknown   record.Unknown
-	faults    map[string]error // damaged files of the node itself, by path; nil: nothing needs the file
+	ending     []egress.Owner
+	unfinished []egress.Attachment // whose DEL was killed, or has failed
+	recorded   []egress.Attachment
+	attached   []egress.Attachment // recorded, on the links of today, and with their addresses
+	without    map[netip.Addr]bool // pod addresses whose link has no address of its own for them
+	owners     map[netip.Addr]egress.Owner
+	links      []egress.Link // that attachments are recorded on, as far as they are there
+	addresses  []egress.LinkAddress
+	before     []egress.Table // as recorded
+	over       []egress.Table // of these, those that no attachment needs
+	cluster    []netip.Prefix // as configured, of the last ADD
+	recluster  bool           // which is to be recorded
+	unknown    record.Unknown
+	faults     map[string]error // damaged files of the node itself, by path; nil: nothing needs the file
 
 	classified kernel.Classified
 	astray     []egress.Route   // of others, in links' tables

@@ -147,9 +147,17 @@ func discard(store record.Store, o egress.Owner) {
 	}
 }
 
-// end converges what flows of attachments have, as if they were not recorded, and then forgets
+// end records that attachments, or flows of them, end, converges what they have, and then forgets
 // them.
 func (n *Node) end(all ...ending) error {
+	for _, e := range all {
+		if len(e.left().Flows) > 0 {
+			continue
+		}
+		if err := n.store.End(e.Owner); err != nil {
+			return err
+		}
+	}
 	if err := n.converge(func() (view, error) {
 		v, err := n.lookEnding(all)
 		if err != nil || !v.classified.Former {

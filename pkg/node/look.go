@@ -43,7 +43,12 @@ func (n *Node) lookAtRecord(v *view) (err error) {
 	if v.recorded, v.unknown, err = n.store.List(); err != nil {
 		return err
 	}
-	v.recorded = slices.DeleteFunc(v.recorded, func(a egress.Attachment) bool { return slices.Contains(v.ending, a.Owner) })
+	v.recorded = slices.DeleteFunc(v.recorded, func(a egress.Attachment) bool {
+		if a.Ending {
+			v.unfinished = append(v.unfinished, a)
+		}
+		return a.Ending || slices.Contains(v.ending, a.Owner)
+	})
 	v.unknown = v.unknown.Without(v.ending)
 	for _, e := range v.unknown.Unread {
 		v.miss(e)
@@ -240,7 +245,7 @@ func (n *Node) lookAtRoutes(v *view) error {
 func (n *Node) lookAtAddresses(v *view) error {
 	exist := addressesOf(v.addresses)
 	ours := map[egress.Address]bool{}
-	for _, f := range egress.Flows(v.recorded...) { // also where they were before
+	for _, f := range egress.Flows(slices.Concat(v.recorded, v.unfinished)...) { // also where they were before
 		ours[f.HostAddress()] = ours[f.HostAddress()] || f.OwnsAddress
 	}
 	for _, a := range v.Want.Addresses {

@@ -65,6 +65,9 @@ func (v *view) changes() []string {
 			changes = append(changes, "recorded "+a.ContainerID+" again: its link has another name, ifindex or address, or is in another VRF")
 		}
 	}
+	for _, a := range v.unfinished {
+		changes = append(changes, "finished the DEL of "+a.ContainerID+", which was killed or has failed")
+	}
 	changes = append(changes, prefixed("added ", v.Missing.Lines(v.name))...)
 	changes = append(changes, prefixed("removed ", v.Surplus.Lines(v.name))...)
 	for _, t := range v.Tables {

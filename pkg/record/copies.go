@@ -76,7 +76,8 @@ func (s Store) Records() (*Records, error) {
 		if f.data, err = encode(a); err != nil {
 			return nil, err
 		}
-		f.pods, f.decoded, r.stale = summary(a), &a, true
+		f.name, f.pods, f.decoded = fileName(a.Owner), summary(a), &a
+		r.stale = r.stale || !a.Ending
 	}
 	r.files = slices.DeleteFunc(r.files, func(f recorded) bool { return f.data == nil })
 	return r, nil

@@ -3,6 +3,7 @@
 // namespace, named by its cookie (a test machine has several):
 //
 //	attachments/CONTAINER:IFNAME.json          an egress.Attachment
+//	attachments/CONTAINER:IFNAME.json.ending   one whose DEL has begun
 //	attachments/CONTAINER:IFNAME.json.damaged  a damaged one, set aside
 //	copies                                     of the attachments, to read them at once
 //	tables/TABLE-FAMILY.json                   an egress.Table
@@ -48,6 +49,7 @@ const (
 	tables      = "tables"
 
 	suffix     = ".json"
+	ending     = ".ending"     // behind the name of a file whose attachment's DEL has begun
 	aside      = ".damaged"    // behind the name of a damaged file, once it has been set aside
 	unfinished = ".unfinished" // behind the name of a file while it is written; the next try replaces it
 )
@@ -122,6 +124,9 @@ func (s Store) Find(o egress.Owner) (a egress.Attachment, ok bool, err error) {
 			err = fmt.Errorf("read the record: %w", unread.cause)
 		}
 	}
+	if !ok && err == nil {
+		a, ok, err = s.readAttachment(name + ending)
+	}
 	if ok || err != nil {
 		return a, ok, err
 	}
@@ -164,12 +169,14 @@ func (s Store) readAttachment(name string) (a egress.Attachment, ok bool, err er
 	if strings.HasSuffix(name, suffix+aside) {
 		return a, false, &DamagedError{fault{name, errSetAside}}
 	}
-	if !strings.HasSuffix(name, suffix) {
+	hasBegun := strings.HasSuffix(name, suffix+ending)
+	if !hasBegun && !strings.HasSuffix(name, suffix) {
 		return a, false, nil // an unfinished write
 	}
 	a, err = load(s, filepath.Join(attachments, name), func(data []byte) (egress.Attachment, error) { return decode(name, data) })
 	switch {
 	case err == nil:
+		a.Ending = hasBegun
 		return a, true, nil
 	case absent(err):
 		return a, false, nil
@@ -206,16 +213,30 @@ func (s Store) Put(a egress.Attachment) error {
 	if err := s.copyOf(name, summary(a), data); err != nil {
 		return err
 	}
+	// One whose DEL was killed begins again.
+	if err := os.Rename(s.path(path+ending), s.path(path)); err != nil && !absent(err) {
+		return fmt.Errorf("write the record: %w", err)
+	}
 	if err := s.finish(path); err != nil {
 		return err
 	}
 	return s.remove(path + aside)
 }
 
+// End records that the DEL of an attachment has begun, so that whatever looks at the whole
+// node next finishes it. It needs no room on the file system.
+func (s Store) End(o egress.Owner) error {
+	path := s.path(attachments, fileName(o))
+	if err := os.Rename(path, path+ending); err != nil && !absent(err) {
+		return fmt.Errorf("write the record: %w", err)
+	}
+	return nil
+}
+
 // Remove forgets an attachment, be it set aside.
 func (s Store) Remove(a egress.Attachment) error {
 	path := filepath.Join(attachments, fileName(a.Owner))
-	err := s.remove(path+unfinished, path+aside, path)
+	err := s.remove(path+unfinished, path+aside, path, path+ending)
 	if err == nil {
 		s.Prune()
 	}
@@ -230,15 +251,15 @@ func (s Store) Discard(o egress.Owner) error {
 	return err
 }
 
-// SetAside gives the file a name that says what it is,.
+// SetAside gives the file a name that says what it is.
 func (s Store) SetAside(d *DamagedError) error {
-	path := s.path(attachments, d.name)
 	if d.IsAside() {
 		return nil
 	}
-	err := os.RemoveAll(path + aside)
+	path := s.path(attachments, fileName(d.Owner())+aside)
+	err := os.RemoveAll(path)
 	if err == nil {
-		err = os.Rename(path, path+aside)
+		err = os.Rename(s.path(attachments, d.name), path)
 	}
 	if err != nil && !absent(err) {
 		return fmt.Errorf("set a damaged record aside: %w", err)
@@ -363,6 +384,16 @@ func (s Store) Leftovers() ([]string, error) {
 			if strings.HasSuffix(name, unfinished) || dir == "." && slices.Contains(index, name) {
 				left = append(left, filepath.Join(dir, name))
 			}
+		}
+	}
+	first, err := s.entries(1)
+	if err != nil || len(first) > 0 {
+		return left, err
+	}
+	for _, name := range []string{attachments, tables, copies} { // there is no attachment
+		inside, err := os.ReadDir(s.path(name))
+		if len(inside) == 0 && (err == nil || errors.Is(err, unix.ENOTDIR)) {
+			left = append(left, name)
 		}
 	}
 	return left, nil

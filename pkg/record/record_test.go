@@ -121,6 +121,51 @@ func TestCopiesDecideNothing(t *testing.T) {
 	}
 }
 
+// TestEnding: an attachment whose DEL has begun is recorded until it is removed, and is said to be ending, whichever
+// way it is read; an ADD in its place ends that, and a kill of that ADD leaves one of the two.
+func TestEnding(t *testing.T) {
+	t.Parallel()
+	s, one, two := newStore(t), attachment(1), attachment(2)
+	require.NoError(t, s.Put(one))
+	require.NoError(t, s.Put(two))
+	requireOne := func(want egress.Attachment) {
+		t.Helper()
+		a, ok, err := s.Find(one.Owner)
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, want, a)
+		s.Copy(requireRecords(t, s, want, two))
+	}
+	ended := one
+	ended.Ending = true
+	require.NoError(t, s.End(one.Owner))
+	requireOne(ended)
+	require.NoError(t, s.End(one.Owner), "DEL comes twice")
+	requireOne(ended)
+
+	one.PodName = "another"
+	require.NoError(t, s.prepare(filepath.Join(attachments, fileName(one.Owner)), []byte("an ADD that is killed here")))
+	requireOne(ended)
+	require.NoError(t, s.Put(one))
+	requireOne(one)
+
+	require.NoError(t, s.End(one.Owner))
+	path := s.path(attachments, fileName(one.Owner)+ending)
+	require.NoError(t, os.WriteFile(path, []byte("{"), 0o600))
+	_, _, err := s.Find(one.Owner)
+	damaged := (*DamagedError)(nil)
+	require.ErrorAs(t, err, &damaged)
+	require.NoError(t, s.SetAside(damaged))
+	_, unknown, err := s.List()
+	require.NoError(t, err)
+	require.Equal(t, []egress.Owner{one.Owner}, unknown.Owners())
+	require.NoError(t, s.Remove(one))
+	requireRecords(t, s, two)
+	require.NoError(t, s.End(two.Owner))
+	require.NoError(t, s.Remove(two))
+	require.NoDirExists(t, s.dir)
+}
+
 // TestCopiesStaySmall: they do not grow with all that has ever been recorded.
 func TestCopiesStaySmall(t *testing.T) {
 	t.Parallel()
