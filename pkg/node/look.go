@@ -146,7 +146,9 @@ func (n *Node) lookAtClassification(v *view) error {
 		cluster, v.recluster = newest.ClusterCIDRs, len(v.attached) > 0
 	}
 	v.cluster = cluster
-	v.Want = egress.Desired(v.attached, egress.Facts{Tables: v.Tables, Cluster: v.cluster, Addresses: v.addresses, Without: v.without})
+	v.Want = egress.Desired(v.attached, egress.Facts{
+		Tables: v.Tables, Cluster: v.cluster, Addresses: slices.DeleteFunc(slices.Clone(v.addresses), v.goes), Without: v.without,
+	})
 	if v.noRoutes {
 		v.Want.Routes = nil
 	}
@@ -159,6 +161,16 @@ func (n *Node) lookAtClassification(v *view) error {
 		v.Want.Chains, v.Want.Elements, v.Have.Chains, v.Have.Elements = nil, nil, nil, nil
 	}
 	return nil
+}
+
+// goes reports whether an address of a link is one that goes with a DEL which has not finished.
+func (v *view) goes(a egress.LinkAddress) bool {
+	for _, f := range egress.Flows(v.unfinished...) {
+		if f.OwnsAddress && f.HostAddress() == a.At() {
+			return true
+		}
+	}
+	return false
 }
 
 func (n *Node) readClassification(v *view) (err error) {
