@@ -4,6 +4,7 @@
 package lock
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -181,26 +182,42 @@ func (f File) lockedBy(fd int) (Process, error) {
 	// their locks between two of them. It always leaves out processes of other PID namespaces.
 	const most = 50
 	for range most {
-		locks, err := os.ReadFile("/proc/locks")
-		if err != nil {
+		pid, err := lockerOf(inode)
+		switch {
+		case err != nil:
 			return Process{}, fmt.Errorf("read who has locked %s: %w", f, err)
-		}
-		for line := range strings.Lines(string(locks)) {
-			// 3: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF; one that waits has -> in between.
-			fields := strings.Fields(line)
-			if len(fields) < 6 || fields[1] != "FLOCK" || fields[5] != inode {
-				continue
-			}
-			// Is /proc that of this process's PID namespace?
-			self, err := os.Readlink("/proc/self")
-			pid, _ := strconv.Atoi(fields[4])
-			if err != nil || self != strconv.Itoa(os.Getpid()) || pid <= 0 {
-				return Process{}, nil
-			}
+		case pid > 0 && !seesOwnPIDs():
+			return Process{}, nil
+		case pid > 0:
 			return Process{pid, commandOf(pid)}, nil
 		}
 	}
 	return Process{}, nil
+}
+
+// lockerOf looks for an inode in the kernel's list; 0 is none. It reads a page at a time, the most that the
+// kernel gives: the fewer reads, the less is left out.
+func lockerOf(inode string) (pid int, err error) {
+	locks, err := os.Open("/proc/locks")
+	if err != nil {
+		return 0, err
+	}
+	defer locks.Close()
+	// 3: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF; one that waits has -> in between.
+	lines := bufio.NewScanner(locks)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) >= 6 && fields[1] == "FLOCK" && fields[5] == inode {
+			return strconv.Atoi(fields[4])
+		}
+	}
+	return 0, lines.Err()
+}
+
+// seesOwnPIDs reports whether /proc has the numbers of this process's PID namespace.
+func seesOwnPIDs() bool {
+	self, err := os.Readlink("/proc/self")
+	return err == nil && self == strconv.Itoa(os.Getpid())
 }
 
 func commandOf(pid int) string {
