@@ -95,7 +95,7 @@ func printSoak(w io.Writer, results []soakResult) {
 	for _, r := range results {
 		heal := quantile(r.healed, 0.5) + " · " + quantile(r.healed, 0.99) + " · " + quantile(r.healed, 1)
 		if r.unhealed > 0 {
-			heal = fmt.Sprintf("%s of %d by nobody", grouped(uint64(r.unhealed)), r.disturbed)
+			heal = fmt.Sprintf("%s of %d not repaired", grouped(uint64(r.unhealed)), r.disturbed)
 		}
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s · %s · %s | %s |\n", r.system, grouped(r.seen), grouped(r.wrong), grouped(r.refused),
 			quantile(r.first, 0.5), quantile(r.first, 0.99), quantile(r.first, 1), heal)

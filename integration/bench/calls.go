@@ -35,16 +35,16 @@ const memoryRounds = 5
 func calls(ctx context.Context, o options) (callReport, error) {
 	var report callReport
 	err := within(ctx, func(s *scope) {
-		folder := buildPlugins(s)
-		awsMissing := buildAWS(s, folder)
+		dir := buildPlugins(s)
+		awsMissing := buildAWS(s, dir)
 		if awsMissing != nil {
 			report.LeftOut = append(report.LeftOut, "egress-cni of AWS: "+awsMissing.Error())
 		}
-		systems := callSystems(s, folder, awsMissing == nil)
+		systems := callSystems(s, dir, awsMissing == nil)
 		s.Logf("calls: %d rounds", o.Rounds)
-		report.Calls = callRounds(s, "calls", folder, systems, o.Rounds)
+		report.Calls = callRounds(s, "calls", dir, systems, o.Rounds)
 		compareCalls(report.Calls)
-		peaks(s, folder, systems, report.Calls)
+		peaks(s, dir, systems, report.Calls)
 		report.Verdicts = callVerdicts(report.Calls)
 	})
 	return report, err
@@ -57,7 +57,7 @@ var before = call{verb: "VERSION", stdin: `{"cniVersion":"1.1.0"}`}
 
 // callRounds makes all calls of all systems in each round, and begins with
 // another system each time.
-func callRounds(s *scope, experiment, folder string, systems []callSystem, rounds int) []callResult {
+func callRounds(s *scope, experiment, dir string, systems []callSystem, rounds int) []callResult {
 	var results []callResult
 	at := make([][]int, len(systems)) // the result of each call
 	for i, system := range systems {
@@ -73,10 +73,10 @@ func callRounds(s *scope, experiment, folder string, systems []callSystem, round
 		for k := range systems {
 			i := (round + k) % len(systems)
 			for j, c := range systems[i].calls {
-				_, err := before.measure(systems[i].lab.Node, folder, "host-local")
+				_, err := before.measure(systems[i].lab.Node, dir, "host-local")
 				s.must(err)
 				time.Sleep(restTime)
-				cost, err := c.measure(systems[i].lab.Node, folder, systems[i].plugin)
+				cost, err := c.measure(systems[i].lab.Node, dir, systems[i].plugin)
 				s.must(err)
 				if round == 0 || c.label == "" {
 					continue // the first round brings files and tables up
@@ -95,12 +95,12 @@ func callRounds(s *scope, experiment, folder string, systems []callSystem, round
 }
 
 // peaks looks at how much memory each call takes.
-func peaks(s *scope, folder string, systems []callSystem, results []callResult) {
+func peaks(s *scope, dir string, systems []callSystem, results []callResult) {
 	of := map[string][]float64{}
 	for range memoryRounds {
 		for _, system := range systems {
 			for _, c := range system.calls {
-				kib, seen, err := c.peak(s, system.lab.Node, folder, system.plugin)
+				kib, seen, err := c.peak(s, system.lab.Node, dir, system.plugin)
 				s.must(err)
 				if seen {
 					of[system.label+c.label] = append(of[system.label+c.label], kib)

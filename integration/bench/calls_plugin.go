@@ -19,23 +19,23 @@ const (
 	plugins = "github.com/containernetworking/plugins/plugins"
 )
 
-// buildPlugins builds what is called, all in the same way, into a folder that goes
+// buildPlugins builds what is called, all in the same way, into a directory that goes
 // with the scope.
-func buildPlugins(s *scope) (folder string) {
-	folder, err := os.MkdirTemp("", "egress-ip-bench-")
+func buildPlugins(s *scope) (dir string) {
+	dir, err := os.MkdirTemp("", "egress-ip-bench-")
 	s.must(err)
-	s.Cleanup(func() { _ = os.RemoveAll(folder) })
-	s.must(buildInto(s, folder, ".",
+	s.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s.must(buildInto(s, dir, ".",
 		module+"/plugins/egress-ip", module+"/integration/bench/noop"))
-	s.must(buildInto(s, folder, moduleIn(s, "integration/tools"),
+	s.must(buildInto(s, dir, moduleIn(s, "integration/tools"),
 		plugins+"/meta/portmap", plugins+"/meta/sbr", plugins+"/meta/bandwidth", plugins+"/meta/firewall", plugins+"/ipam/host-local"))
-	return folder
+	return dir
 }
 
 // buildAWS builds AWS's plugin, which is of a Go module of its own: what it needs
 // is none of egress-ip's.
-func buildAWS(s *scope, folder string) error {
-	return buildInto(s, folder, moduleIn(s, "integration/bench/egresscni"), "tool")
+func buildAWS(s *scope, dir string) error {
+	return buildInto(s, dir, moduleIn(s, "integration/bench/egresscni"), "tool")
 }
 
 // moduleIn is where a module is that is below the plugin's.
@@ -45,9 +45,9 @@ func moduleIn(s *scope, below string) string {
 	return filepath.Join(strings.TrimSpace(string(root)), below)
 }
 
-func buildInto(s *scope, folder, module string, packages ...string) error {
+func buildInto(s *scope, dir, module string, packages ...string) error {
 	cmd := exec.CommandContext(s.ctx, "go", append([]string{
-		"build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", folder + "/"}, packages...)...)
+		"build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", dir + "/"}, packages...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", cmd, err, bytes.TrimSpace(out))
@@ -60,11 +60,11 @@ type call struct {
 	verb, container, netns, stdin string
 }
 
-func (c call) command(folder, plugin string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(folder, plugin))
+func (c call) command(dir, plugin string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(dir, plugin))
 	cmd.Env = []string{
 		"CNI_COMMAND=" + c.verb, "CNI_CONTAINERID=" + c.container, "CNI_IFNAME=eth0", "CNI_NETNS=" + c.netns,
-		"CNI_PATH=" + folder, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=payments;K8S_POD_NAME=shop;K8S_POD_INFRA_CONTAINER_ID=" + c.container,
+		"CNI_PATH=" + dir, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=payments;K8S_POD_NAME=shop;K8S_POD_INFRA_CONTAINER_ID=" + c.container,
 		"PATH=" + os.Getenv("PATH"),
 	}
 	cmd.Stdin = strings.NewReader(c.stdin)
@@ -77,8 +77,8 @@ type cost struct {
 }
 
 // measure makes a call on a node.
-func (c call) measure(n *nettest.Namespace, folder, plugin string) (cost, error) {
-	cmd := c.command(folder, plugin)
+func (c call) measure(n *nettest.Namespace, dir, plugin string) (cost, error) {
+	cmd := c.command(dir, plugin)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
@@ -97,8 +97,8 @@ func milliseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1
 // that (ru_maxrss) has the memory of the process that started it, too. Seen is false
 // where the kernel has not stopped it, though the call succeeded: where another thread
 // than the first ends the process, that one is killed, and may not stop any more.
-func (c call) peak(s *scope, n *nettest.Namespace, folder, plugin string) (kib float64, seen bool, err error) {
-	cmd := c.command(folder, plugin)
+func (c call) peak(s *scope, n *nettest.Namespace, dir, plugin string) (kib float64, seen bool, err error) {
+	cmd := c.command(dir, plugin)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}

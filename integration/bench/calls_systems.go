@@ -120,12 +120,12 @@ func cycle(netns, container, stdin string, add, check, del string) []labelledCal
 }
 
 // callSystems makes a node for each plugin.
-func callSystems(s *scope, folder string, aws bool) []callSystem {
+func callSystems(s *scope, dir string, aws bool) []callSystem {
 	lab, pod := newCallLab(s)
 	none := stdin(s, egressConfig(object{}), pod, podIPv4+"/32")
 	noop := callSystem{noopLabel, "noop", lab, append(cycle(pod.Path(), podContainer, none, addPlugin, checkPlugin, delPlugin),
 		labelledCall{statusPlugin, call{"STATUS", "", "", stdin(s, egressConfig(nil), nil)}}), nil}
-	systems := []callSystem{noop, egressSystem(s, folder), firstSystem(s)}
+	systems := []callSystem{noop, egressSystem(s, dir), firstSystem(s)}
 	for _, p := range []struct {
 		label, plugin string
 		own           object
@@ -144,7 +144,7 @@ func callSystems(s *scope, folder string, aws bool) []callSystem {
 			func() error { return deleteQdiscs(lab.Node, pod.HostLink) }})
 	}
 	if aws {
-		systems = append(systems, awsSystem(s, folder))
+		systems = append(systems, awsSystem(s, dir))
 	}
 	return systems
 }
@@ -157,11 +157,11 @@ const (
 
 // egressSystem is a node that has an annotated pod already, on the same link and
 // with the same egress addresses.
-func egressSystem(s *scope, folder string) callSystem {
+func egressSystem(s *scope, dir string) callSystem {
 	lab, pod := newCallLab(s)
 	other := lab.PodVeth(s, "10.244.1.9", "fd00:10:244::9")
 	stands := call{"ADD", "stands", other.Path(), stdin(s, egressConfig(egressAddress("192.168.124.99,fd00:124::99")), other, "10.244.1.9/32", "fd00:10:244::9/128")}
-	_, err := stands.measure(lab.Node, folder, "egress-ip")
+	_, err := stands.measure(lab.Node, dir, "egress-ip")
 	s.must(err)
 	in := func(annotations object, addresses ...string) string {
 		return stdin(s, egressConfig(annotations), pod, addresses...)
@@ -209,10 +209,10 @@ func deleteQdiscs(n *nettest.Namespace, name string) error {
 
 // awsSystem gives the pod an own link to the node, whose address is that of IPv4
 // egress: that is how the plugin gives pods of an IPv6 cluster IPv4.
-func awsSystem(s *scope, folder string) callSystem {
+func awsSystem(s *scope, dir string) callSystem {
 	lab := nettest.NewLab(s, nettest.LabOptions{SecondDefault: true})
 	pod := lab.PodVeth(s, "", podIPv6)
-	state, err := os.MkdirTemp(folder, "host-local-")
+	state, err := os.MkdirTemp(dir, "host-local-")
 	s.must(err)
 	own := object{
 		"type": "aws-cni", "mtu": "9001", "enabled": "true", "randomizeSNAT": "prng", "nodeIP": nettest.PrimaryIPv4,

@@ -13,11 +13,11 @@ func TestCalls(t *testing.T) {
 	t.Parallel()
 	var report callReport
 	require.NoError(t, within(t.Context(), func(s *scope) {
-		folder := buildPlugins(s)
-		systems := callSystems(s, folder, false)
-		report.Calls = callRounds(s, "calls", folder, systems, 2)
+		dir := buildPlugins(s)
+		systems := callSystems(s, dir, false)
+		report.Calls = callRounds(s, "calls", dir, systems, 2)
 		compareCalls(report.Calls)
-		peaks(s, folder, systems, report.Calls)
+		peaks(s, dir, systems, report.Calls)
 		report.Verdicts = callVerdicts(report.Calls)
 	}))
 	for _, r := range report.Calls {
@@ -42,17 +42,17 @@ func TestGrowth(t *testing.T) {
 	t.Parallel()
 	const pods, routes, connections = 300, 70_000, 300 // more than one byte of an address
 	require.NoError(t, within(t.Context(), func(s *scope) {
-		folder := buildPlugins(s)
+		dir := buildPlugins(s)
 		l := laden{"much", pods, routes, connections}
-		system := l.build(s, folder)
-		results := callRounds(s, growthName, folder, []callSystem{system}, 1)
+		system := l.build(s, dir)
+		results := callRounds(s, growthName, dir, []callSystem{system}, 1)
 		require.Len(t, results, len([]string{addAnnotated, checkAnnotated, delAnnotated, addPlain, delPlain}))
 		n := node{Namespace: system.lab.Node, label: l.label}
 		require.Equal(t, pods, strings.Count(n.run(s, "", "ip", "rule"), "6000:"))
 		require.Equal(t, routes, strings.Count(n.run(s, "", "ip", "route"), ".0/24 via 192.0.2.1 "))
 		require.Equal(t, connections, strings.Count(n.run(s, "", "conntrack", "-L"), "src=10.245."))
 		require.Equal(t, pods, strings.Count(n.run(s, "", "nft", "list", "map", "inet", "egress_ip", "out4"), "comment"))
-		for _, r := range rates(s, folder, 1) {
+		for _, r := range rates(s, dir, 1) {
 			require.Greater(t, r.PerSecond.Median, 1.0, "%+v", r)
 		}
 	}))

@@ -36,20 +36,20 @@ const baseNode = "1 pod"
 func growth(ctx context.Context, o options) (callReport, error) {
 	var report callReport
 	err := within(ctx, func(s *scope) {
-		folder := buildPlugins(s)
+		dir := buildPlugins(s)
 		var systems []callSystem
 		for _, l := range ladens {
 			s.Logf("growth: %s", l.label)
-			systems = append(systems, l.build(s, folder))
+			systems = append(systems, l.build(s, dir))
 		}
 		s.Logf("growth: %d rounds", o.Rounds)
-		report.Calls = callRounds(s, growthName, folder, systems, o.Rounds)
+		report.Calls = callRounds(s, growthName, dir, systems, o.Rounds)
 		for i, r := range report.Calls {
 			base := find(report.Calls, baseNode, r.Call)
 			report.Calls[i].Ratio = spreadOf([][]float64{ratios(r.cpu, base.cpu)})
 		}
 		report.Verdicts = growthVerdicts(report.Calls)
-		report.Rates = rates(s, folder, o.Rounds)
+		report.Rates = rates(s, dir, o.Rounds)
 	})
 	return report, err
 }
@@ -66,10 +66,10 @@ func growthVerdicts(results []callResult) []verdict {
 }
 
 // build makes the node, and the calls that are made on it.
-func (l laden) build(s *scope, folder string) callSystem {
+func (l laden) build(s *scope, dir string) callSystem {
 	lab, pod := newCallLab(s)
 	if l.pods > 0 {
-		fillPods(s, lab, folder, l.pods)
+		fillPods(s, lab, dir, l.pods)
 	}
 	fillRoutes(s, lab, l.routes)
 	fillConnections(s, lab, l.connections)
@@ -95,9 +95,9 @@ type rate struct {
 }
 
 // rates makes calls for several pods at once: all ADDs, then all DELs.
-func rates(s *scope, folder string, rounds int) []rate {
+func rates(s *scope, dir string, rounds int) []rate {
 	lab, pod := newCallLab(s)
-	fillPods(s, lab, folder, 1)
+	fillPods(s, lab, dir, 1)
 	all := []struct {
 		system, plugin, call string
 		annotations          object
@@ -116,7 +116,7 @@ func rates(s *scope, folder string, rounds int) []rate {
 					calls = append(calls, call{verb, fmt.Sprintf("at-once-%02d", i), pod.Path(),
 						stdin(s, egressConfig(c.annotations), pod, fmt.Sprintf("10.244.200.%d/32", i+1))})
 				}
-				took, err := together(calls, lab.Node, folder, c.plugin)
+				took, err := together(calls, lab.Node, dir, c.plugin)
 				s.must(err)
 				key := c.system + verb + c.call
 				measured[key] = append(measured[key], atOnce/took.Seconds())
@@ -133,13 +133,13 @@ func rates(s *scope, folder string, rounds int) []rate {
 }
 
 // together makes calls at once, and returns how long all of them took.
-func together(calls []call, n *nettest.Namespace, folder, plugin string) (time.Duration, error) {
+func together(calls []call, n *nettest.Namespace, dir, plugin string) (time.Duration, error) {
 	errs := make(chan error, len(calls))
 	start := time.Now()
 	var running sync.WaitGroup
 	for _, c := range calls {
 		running.Go(func() {
-			_, err := c.measure(n, folder, plugin)
+			_, err := c.measure(n, dir, plugin)
 			errs <- err
 		})
 	}

@@ -18,10 +18,10 @@ import (
 // fillPods gives a node so many annotated pods, of which there is nothing but
 // their egress: one by a call, the others recorded after its example and put up
 // by one resync.
-func fillPods(s *scope, lab *nettest.Lab, folder string, pods int) {
+func fillPods(s *scope, lab *nettest.Lab, dir string, pods int) {
 	first := lab.PodVeth(s, "10.244.128.1", "")
 	stands := call{"ADD", "container-00000", first.Path(), stdin(s, egressConfig(egressAddress("192.168.124.99")), first, "10.244.128.1/32")}
-	_, err := stands.measure(lab.Node, folder, "egress-ip")
+	_, err := stands.measure(lab.Node, dir, "egress-ip")
 	s.must(err)
 	if pods == 1 {
 		return

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 
@@ -18,9 +19,17 @@ func dataText(kind string, data []byte) string {
 		}
 	case "ifname":
 		return fmt.Sprintf("%q", strings.TrimRight(string(data), "\x00"))
+	case "ether_addr":
+		if len(data) >= 6 { // padded to whole registers
+			return net.HardwareAddr(data[:6]).String()
+		}
 	case "fib_addrtype":
-		if len(data) == 4 && binary.NativeEndian.Uint32(data) == unix.RTN_UNICAST {
-			return "unicast"
+		if len(data) == 4 && binary.NativeEndian.Uint32(data) == unix.RTN_LOCAL {
+			return "local"
+		}
+	case "iface_index":
+		if len(data) == 4 {
+			return fmt.Sprint(binary.NativeEndian.Uint32(data))
 		}
 	case "mark":
 		if len(data) == 4 {

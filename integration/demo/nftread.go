@@ -225,12 +225,12 @@ func concatText(types []string, key []byte) string {
 	if len(types) == 1 {
 		return dataText(types[0], key)
 	}
-	sizes := map[string]int{"ipv4_addr": 4, "ipv6_addr": 16, "ifname": 16, "mark": 4, "inet_proto": 4, "inet_service": 4}
+	sizes := map[string]int{"ipv4_addr": 4, "ipv6_addr": 16, "ifname": 16, "mark": 4, "inet_proto": 4, "inet_service": 4, "iface_index": 4, "ether_addr": 8}
 	var parts []string
 	for _, name := range types {
 		size, known := sizes[name]
 		if !known || size > len(key) {
-			return fmt.Sprintf("%#x", key)
+			return strings.Join(append(parts, fmt.Sprintf("%#x", key)), " . ")
 		}
 		parts, key = append(parts, dataText(name, key[:size])), key[size:]
 	}

@@ -22,6 +22,7 @@ type ruleWriter struct {
 	l4        byte   // their protocol; 0: any
 	implied   string // said by what is to come if that is about the same protocol
 	operands  []operand
+	kept      operand // what was loaded, where a bitwise has put its result elsewhere
 	words     []string
 }
 
@@ -54,7 +55,7 @@ func (w *ruleWriter) write(e expr.Any) {
 	case *expr.Ct:
 		w.ct(e)
 	case *expr.Fib:
-		w.load(operand{text: "fib daddr type", kind: "fib_addrtype"}) // the only one that is used
+		w.load(operand{text: "fib saddr type", kind: "fib_addrtype"}) // the only one that is used
 	case *expr.Immediate:
 		w.load(operand{data: e.Data})
 	case *expr.Bitwise:
@@ -67,6 +68,8 @@ func (w *ruleWriter) write(e expr.Any) {
 		w.nat(e)
 	case *expr.Masq:
 		w.say("masquerade")
+	case *expr.Dynset: // the only one that is used
+		w.say("update @"+e.SetName, "{", w.use().text, "counter }")
 	case *expr.Counter:
 		w.say("counter")
 	case *expr.Verdict:
@@ -107,6 +110,8 @@ func (w *ruleWriter) meta(e *expr.Meta) {
 		expr.MetaKeyNFPROTO: {text: "meta nfproto", kind: "nf_proto"},
 		expr.MetaKeyL4PROTO: {text: "meta l4proto", kind: "inet_proto"},
 		expr.MetaKeyMARK:    {text: "meta mark", kind: "mark"},
+		expr.MetaKeyIIF:     {text: "iif", kind: "iface_index"},
+		expr.MetaKeyOIF:     {text: "oif", kind: "iface_index"},
 		expr.MetaKeyIIFNAME: {text: "iifname", kind: "ifname"},
 		expr.MetaKeyOIFNAME: {text: "oifname", kind: "ifname"},
 	}
@@ -139,7 +144,7 @@ func (w *ruleWriter) payload(e *expr.Payload) {
 	w.load(o)
 }
 
-// field names what stands at an offset of a header. A field says the protocol,
+// field names what is at an offset of a header. A field says the protocol,
 // so that nft does not print the check of it.
 func (w *ruleWriter) field(e *expr.Payload) operand {
 	fields := []struct {
@@ -152,6 +157,7 @@ func (w *ruleWriter) field(e *expr.Payload) operand {
 		{unix.NFPROTO_IPV4, 0, expr.PayloadBaseNetworkHeader, 16, 4, "ip daddr", "ipv4_addr"},
 		{unix.NFPROTO_IPV6, 0, expr.PayloadBaseNetworkHeader, 8, 16, "ip6 saddr", "ipv6_addr"},
 		{unix.NFPROTO_IPV6, 0, expr.PayloadBaseNetworkHeader, 24, 16, "ip6 daddr", "ipv6_addr"},
+		{0, unix.IPPROTO_TCP, expr.PayloadBaseTransportHeader, 13, 1, "tcp flags", "tcp_flags"},
 		{0, unix.IPPROTO_ICMPV6, expr.PayloadBaseTransportHeader, 0, 1, "icmpv6 type", "icmpv6_type"},
 	}
 	for _, f := range fields {
@@ -161,6 +167,9 @@ func (w *ruleWriter) field(e *expr.Payload) operand {
 				return operand{text: f.text, kind: f.kind, size: int(f.size)}
 			}
 		}
+	}
+	if e.Base == expr.PayloadBaseLLHeader && e.Offset == 6 && e.Len == 6 {
+		return operand{text: "ether saddr", kind: "ether_addr"}
 	}
 	bases := map[expr.PayloadBase]string{expr.PayloadBaseLLHeader: "ll", expr.PayloadBaseNetworkHeader: "nh", expr.PayloadBaseTransportHeader: "th"}
 	return operand{text: fmt.Sprintf("@%s,%d,%d", bases[e.Base], e.Offset*8, e.Len*8)}
@@ -175,12 +184,20 @@ func (w *ruleWriter) ct(e *expr.Ct) {
 		w.load(operand{text: "ct mark", kind: "mark"})
 	case expr.CtKeySTATE:
 		w.load(operand{text: "ct state", kind: "ct_state"})
+	case expr.CtKeySTATUS:
+		w.load(operand{text: "ct status", kind: "ct_status"})
 	case expr.CtKeySRCIP:
 		w.family = unix.NFPROTO_IPV4
 		w.load(operand{text: "ct " + direction + " ip saddr", kind: "ipv4_addr"})
 	case expr.CtKeySRCIP6:
 		w.family = unix.NFPROTO_IPV6
 		w.load(operand{text: "ct " + direction + " ip6 saddr", kind: "ipv6_addr"})
+	case expr.CtKeyDSTIP:
+		w.family = unix.NFPROTO_IPV4
+		w.load(operand{text: "ct " + direction + " ip daddr", kind: "ipv4_addr"})
+	case expr.CtKeyDSTIP6:
+		w.family = unix.NFPROTO_IPV6
+		w.load(operand{text: "ct " + direction + " ip6 daddr", kind: "ipv6_addr"})
 	default:
 		w.load(operand{text: fmt.Sprintf("[ct %d]", e.Key)})
 	}
@@ -188,13 +205,23 @@ func (w *ruleWriter) ct(e *expr.Ct) {
 
 // bitwise is (x & mask) ^ xor; where the two have no bit in common that is an or.
 func (w *ruleWriter) bitwise(e *expr.Bitwise) {
-	if len(w.operands) == 0 || len(e.Mask) != 4 || len(e.Xor) != 4 {
+	if len(w.operands) == 0 {
+		w.load(w.kept)
+	}
+	o := &w.operands[len(w.operands)-1]
+	if e.DestRegister != e.SourceRegister {
+		w.kept = *o
+	}
+	if len(e.Mask) == 1 && len(e.Xor) == 1 && e.Xor[0] == 0 {
+		o.text += fmt.Sprintf(" & %#02x", e.Mask[0])
+		return
+	}
+	if len(e.Mask) != 4 || len(e.Xor) != 4 {
 		w.say("[bitwise]")
 		return
 	}
-	o := &w.operands[len(w.operands)-1]
-	if state, ok := ctStates[binary.NativeEndian.Uint32(e.Mask)]; ok && o.kind == "ct_state" {
-		o.text += " " + state // what is compared with 0 behind it is said by that
+	if names := bitNames(o.kind, binary.NativeEndian.Uint32(e.Mask)); names != "" {
+		o.text += " " + names // what is compared with 0 behind it is said by that
 		return
 	}
 	mask, xor := binary.NativeEndian.Uint32(e.Mask), binary.NativeEndian.Uint32(e.Xor)
@@ -212,7 +239,7 @@ func (w *ruleWriter) bitwise(e *expr.Bitwise) {
 
 func (w *ruleWriter) compare(e *expr.Cmp) {
 	o := w.use()
-	if o.kind == "ct_state" && e.Op == expr.CmpOpNeq {
+	if len(ctBits[o.kind]) > 0 && e.Op == expr.CmpOpNeq {
 		w.say(o.text)
 		return
 	}
@@ -268,6 +295,9 @@ func (w *ruleWriter) nat(e *expr.NAT) {
 		to, addr = "ip6 to", "ipv6_addr"
 	}
 	w.say(kind, to, w.constant(addr))
+	if e.FullyRandom {
+		w.say("fully-random")
+	}
 }
 
 func verdictText(v expr.Verdict) string {
@@ -288,7 +318,31 @@ func verdictText(v expr.Verdict) string {
 	return fmt.Sprintf("[verdict %d]", v.Kind)
 }
 
-var ctStates = map[uint32]string{
-	expr.CtStateBitINVALID: "invalid", expr.CtStateBitESTABLISHED: "established",
-	expr.CtStateBitRELATED: "related", expr.CtStateBitNEW: "new",
+// ctBit is a bit of conntrack's that has a name.
+type ctBit struct {
+	bit  uint32
+	name string
+}
+
+// ctBits are those of each type, in nft's order.
+var ctBits = map[string][]ctBit{
+	"ct_state": {
+		{expr.CtStateBitINVALID, "invalid"}, {expr.CtStateBitESTABLISHED, "established"}, {expr.CtStateBitRELATED, "related"},
+		{expr.CtStateBitNEW, "new"}, {expr.CtStateBitUNTRACKED, "untracked"},
+	},
+	"ct_status": {{1 << 4, "snat"}}, // IPS_SRC_NAT of linux/netfilter/nf_conntrack_common.h
+}
+
+// bitNames names all bits of a mask; empty where one has no name.
+func bitNames(kind string, mask uint32) string {
+	var names []string
+	for _, b := range ctBits[kind] {
+		if mask&b.bit != 0 {
+			names, mask = append(names, b.name), mask&^b.bit
+		}
+	}
+	if mask != 0 {
+		return ""
+	}
+	return strings.Join(names, ",")
 }

@@ -16,7 +16,7 @@ func objects(t *teller, n *node, before reading) (*pod, reading) {
 	p := n.attach(t, "annotated", map[string]string{addressAnnotation: address})
 	with := n.read(t)
 
-	t.heading(fmt.Sprintf("4. What stands in the kernel for the pod %s with %s: %q", p.IPv4, addressAnnotation, address))
+	t.heading(fmt.Sprintf("4. What the kernel has for the pod %s with %s: %q", p.IPv4, addressAnnotation, address))
 	table, local := tableName(tableBase+n.Node.Index(t, nettest.SecondLink)), tableName(unix.RT_TABLE_LOCAL)
 	sections := map[string][]string{}
 	for _, l := range with.beyond(before) {

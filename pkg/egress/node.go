@@ -237,7 +237,7 @@ func Uplinks(attachments []Attachment, addresses []LinkAddress, byDefault []int)
 	return slices.Compact(uplinks)
 }
 
-// Outside returns an address that stands for the world: in none of these networks.
+// Outside returns an address of the world: in none of these networks.
 // It is for look-ups; nothing is sent there. Without one, all is in these networks.
 func Outside(family Family, but []netip.Prefix) (netip.Addr, bool) {
 	for i := range 256 {

@@ -9,7 +9,7 @@ import (
 	"github.com/egress-ip/egress-ip/pkg/egress"
 )
 
-// outside stands for the world where a person names no destination. Nothing is
+// outside is an address of the world, where a person names no destination. Nothing is
 // sent there.
 var outside = map[egress.Family]netip.Addr{
 	egress.IPv4: netip.MustParseAddr("8.8.8.8"),

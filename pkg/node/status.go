@@ -69,6 +69,9 @@ func (v *view) status(inTheWay []string) status.Status {
 		s.Pods = append(s.Pods, v.podStatus(a, f, missing))
 	}
 	s.Missing, s.Unrecorded = missing[uint32(0)], v.Surplus.Lines(v.name)
+	for _, a := range v.unfinished {
+		s.Unrecorded = append(s.Unrecorded, "the record of container "+a.ContainerID+", whose DEL was killed or has failed")
+	}
 	for _, d := range v.unknown.Damaged {
 		s.Unread = append(s.Unread, d.Error())
 	}
